@@ -1,0 +1,31 @@
+# make demo: compare the methods on real handwritten digits with noisy labels (about two minutes after the install)
+# make test: all tests; make lint: ruff. Each makes .venv and installs what is needed first, once.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed; run: make PYTHON=python3.12" >&2; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+demo: install
+	$(RUN) old_cifar_noisy.py --dataset digits --net smallcnn --ny_ratio 0.4 --ny_kind symmetric --augment none \
+		--epochs 20 --batch_size 128 --lr 0.1 --seeds 3 --path demo --overwrite
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

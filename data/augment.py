@@ -1,0 +1,86 @@
+"""Batched augmentation: every sample its own shift and flip, in one gather.
+
+Randomness is drawn for a whole epoch at once (draw), so that an epoch can be entered at any batch and on any
+device with the same result; apply() is a pure function of images and draws.
+"""
+
+import torch
+import torch.nn.functional as F
+
+KINDS = ("auto", "none", "crop", "crop_flip")
+
+
+def resolve(kind, image_size, channels):
+    """What `auto` means: none below 16 px, crop below 28 px and for grey images, crop_flip otherwise."""
+    if kind != "auto":
+        return kind
+    if image_size < 16:
+        return "none"
+    return "crop" if image_size < 28 or channels == 1 else "crop_flip"
+
+
+def draw(kind, num_samples, image_size, generator):
+    """An epoch's random numbers, by position: a dict of (num_samples, ...) tensors on the CPU.
+
+    Up to 64 px a crop is a shift within a zero border of an eighth of the side (4 pixels at 32, as
+    published); above, a random resized crop (area .08 to 1, aspect 3/4 to 4/3, Szegedy et al. 2015).
+    """
+    draws = {}
+    if kind == "none":
+        return draws
+    if image_size <= 64:
+        reach = image_size // 8
+        draws["shift"] = torch.randint(-reach, reach + 1, (num_samples, 2), generator=generator)
+    else:
+        area = torch.empty(num_samples).uniform_(0.08, 1, generator=generator)
+        log_aspect = torch.empty(num_samples).uniform_(-1, 1, generator=generator) * torch.tensor(4 / 3).log()
+        size = torch.stack([(area * torch.exp(s * log_aspect)).sqrt() for s in (-1, 1)], 1).clamp_max(1)
+        corner = torch.rand(num_samples, 2, generator=generator) * (1 - size)
+        draws["box"] = torch.cat([corner, size], 1)  # top, left, height, width as shares of the side
+    if kind == "crop_flip":
+        draws["flip"] = torch.rand(num_samples, generator=generator) < 0.5
+    return draws
+
+
+def apply(images, draws):
+    """images: (B, H, W, C) uint8. draws: as of draw(), B rows, on the images' device. Returns (B, H, W, C).
+
+    Crops within a border stay uint8; resized crops come back as float32, still in 0 .. 255.
+    """
+    flip = draws.get("flip")
+    if "box" in draws:
+        return _resized_crop(images, draws["box"], flip)
+    if "shift" in draws:
+        return _shifted(images, draws["shift"], flip)
+    return images
+
+
+def _shifted(images, shift, flip):
+    height, width = images.shape[1:3]
+    y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    rows = y + shift[:, 0, None]  # (B, H): the row of the image that each row of the crop shows
+    columns = x if flip is None else torch.where(flip[:, None], width - 1 - x, x)
+    columns = columns + shift[:, 1, None]
+    # One gather for crop and flip; rows and columns outside the image are then zeroed, which costs less than
+    # padding the images first.
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    out = images[batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    return out.mul_(inside[..., None])
+
+
+def _resized_crop(images, box, flip):
+    top, left, height, width = box.unbind(1)
+    sign = 1.0 if flip is None else 1 - 2 * flip.float()
+    zero = torch.zeros_like(top)
+    # grid_sample's coordinates run from -1 to 1 over the image
+    theta = torch.stack(
+        [
+            torch.stack([width * sign, zero, 2 * left + width - 1], 1),
+            torch.stack([zero, height, 2 * top + height - 1], 1),
+        ],
+        1,
+    )
+    pixels = images.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(theta, pixels.shape, align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

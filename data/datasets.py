@@ -1,0 +1,295 @@
+"""Where images and clean labels come from: a `Dataset` for every --dataset.
+
+Adding one is adding a function to DATASETS that takes the arguments and returns a Dataset.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from data.images import EXTENSIONS, FolderImages, mean_and_std
+from errors import BadInput, NeedsDownload
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published normalisation
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+
+
+@dataclass
+class Split:
+    """Images, a uint8 tensor (N, H, W, C) or FolderImages, and clean labels (N,) int64, by row."""
+
+    images: torch.Tensor | FolderImages
+    labels: np.ndarray
+
+
+@dataclass
+class Dataset:
+    """A data set, described before it is loaded: sets that torchvision downloads are loaded by load().
+
+    valid is a validation split that the set itself brings, or None. train_paths: an image folder's files
+    (relative to its train/), by row.
+    """
+
+    name: str
+    num_train: int
+    class_names: list
+    channels: int
+    image_size: int
+    train: Split | None = None
+    test: Split | None = None
+    valid: Split | None = None
+    mean: tuple = ()
+    std: tuple = ()
+    train_paths: list | None = None
+    _load: object = field(default=None, repr=False)
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    @property
+    def needs_download(self):
+        return self.train is None
+
+    def load(self):
+        """Make train, test, mean and std available, downloading what is absent (NeedsDownload if that fails)."""
+        if self.needs_download:
+            self._load(self)
+        if not self.mean:
+            self.mean, self.std = mean_and_std(self.train.images)
+        return self
+
+
+def open_dataset(args):
+    """The Dataset that --dataset, --data_dir and --image_size name. Raises BadInput; downloads nothing."""
+    needs_path = args.dataset in ("npz", "folder", "tinyimagenet")
+    if needs_path and args.data_dir is None:
+        kind = "file" if args.dataset == "npz" else "folder"
+        raise BadInput(f"--dataset {args.dataset}: give the {kind} with --data_dir")
+    if args.image_size is not None and args.dataset not in ("folder", "tinyimagenet"):
+        raise BadInput(
+            f"--image_size {args.image_size}: only --dataset folder and tinyimagenet are resized; leave it out"
+        )
+    return DATASETS[args.dataset](
+        SimpleNamespace(
+            dataset=args.dataset, data_dir=Path(args.data_dir or "./datasets"), image_size=args.image_size or 64
+        )
+    )
+
+
+def fingerprint(labels):
+    """SHA-256 of labels as little-endian int64: two runs saw the same labels exactly when these are equal."""
+    return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
+
+
+def digits(args):
+    """scikit-learn's 1,797 real handwritten digits, 8x8 grey: a fixed stratified split of 1,437 / 360."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[..., None]
+    labels = bunch.target.astype(np.int64)
+    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
+    return Dataset(
+        "digits",
+        len(train),
+        [str(k) for k in range(10)],
+        1,
+        8,
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+    )
+
+
+def cifar(args):
+    """CIFAR-10 and CIFAR-100 as torchvision reads and downloads them, in their original row order."""
+    import torchvision
+
+    source = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[args.dataset]
+
+    def fill(dataset, download):
+        both = [source(str(args.data_dir), train=train, download=download) for train in (True, False)]
+        dataset.train, dataset.test = (Split(torch.from_numpy(s.data), np.array(s.targets, np.int64)) for s in both)
+        dataset.class_names = list(both[0].classes)
+
+    def download(dataset):
+        try:
+            fill(dataset, download=True)
+        except (OSError, RuntimeError) as problem:
+            raise NeedsDownload(
+                f"--dataset {args.dataset}: not in {args.data_dir} and the download failed ({problem}); "
+                "put torchvision's files there, or try again with a connection"
+            ) from None
+
+    classes = CIFAR10_CLASSES if args.dataset == "cifar10" else [str(k) for k in range(100)]
+    dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, _load=download)
+    try:
+        fill(dataset, download=False)
+    except RuntimeError:  # absent or damaged: torchvision compares MD5 sums before it opens anything
+        pass
+    return dataset
+
+
+def npz(args):
+    """One .npz file in the MedMNIST layout.
+
+    train_images uint8 (N, H, W[, C]), train_labels (N,) or (N, 1), the same for test_, optionally for val_,
+    and optionally class_names (K,).
+    """
+    path = args.data_dir
+    if not path.is_file():
+        raise BadInput(f"--data_dir {path}: there is no such file; --dataset npz needs a .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            wanted = [f"{s}_{what}" for s in ("train", "test", "val") for what in ("images", "labels")] + [
+                "class_names"
+            ]
+            arrays = {key: file[key] for key in wanted if key in file}
+    except Exception as problem:  # whatever a damaged or foreign file makes numpy and zipfile say
+        raise BadInput(
+            f"--data_dir {path}: not readable as .npz ({problem}); give an intact file without pickled objects"
+        ) from None
+    missing = [key for key in ("train_images", "train_labels", "test_images", "test_labels") if key not in arrays]
+    if missing:
+        raise BadInput(f"--data_dir {path}: has no {', '.join(missing)}; a .npz data set needs them")
+    mistakes = []
+    splits = {
+        name: _npz_split(path, name, arrays, mistakes)
+        for name in ("train", "test", "val")
+        if f"{name}_images" in arrays and f"{name}_labels" in arrays
+    }
+    if mistakes:
+        raise BadInput(*mistakes)
+    shapes = {s.images.shape[1:] for s in splits.values()}
+    if len(shapes) > 1:
+        raise BadInput(f"--data_dir {path}: images of different shapes, {sorted(map(tuple, shapes))}; one is needed")
+    names = [str(n) for n in arrays["class_names"]] if "class_names" in arrays else None
+    num_classes = len(names) if names else int(splits["train"].labels.max()) + 1
+    for name, split in splits.items():
+        if split.labels.min() < 0 or split.labels.max() >= num_classes:
+            wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)][0]
+            mistakes.append(f"--data_dir {path}: {name}_labels has {wrong}, labels go from 0 to {num_classes - 1}")
+    if mistakes:
+        raise BadInput(*mistakes)
+    height, width, channels = splits["train"].images.shape[1:]
+    return Dataset(
+        "npz",
+        len(splits["train"].labels),
+        names or [str(k) for k in range(num_classes)],
+        channels,
+        min(height, width),
+        splits["train"],
+        splits["test"],
+        splits.get("val"),
+    )
+
+
+def _npz_split(path, name, arrays, mistakes):
+    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        mistakes.append(
+            f"--data_dir {path}: {name}_images must be uint8 (N, H, W) or (N, H, W, 1 or 3), "
+            f"found {arrays[f'{name}_images'].shape} of {images.dtype}"
+        )
+    if labels.shape == (len(labels), 1):
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        mistakes.append(
+            f"--data_dir {path}: {name}_labels must be whole numbers of shape (N,), "
+            f"found {labels.shape} of {labels.dtype}"
+        )
+    elif len(labels) != len(images):
+        mistakes.append(
+            f"--data_dir {path}: {len(images)} {name}_images but {len(labels)} {name}_labels; the lengths must be equal"
+        )
+    return Split(torch.from_numpy(images) if images.dtype == np.uint8 else None, labels)
+
+
+def folder(args):
+    """An image folder: train/ and test/ and/or val/, a folder a class; rows in sorted relative-path order.
+
+    Where only one of test/ and val/ exists it is the test set; where both do, val/ is the validation split.
+    """
+    root = args.data_dir
+    present = [name for name in ("test", "val") if (root / name).is_dir()]
+    if not (root / "train").is_dir() or not present:
+        raise BadInput(f"--data_dir {root}: needs the folders train/ and test/ or val/, with a folder a class in each")
+    return _folder_dataset("folder", root, present[0], "val" if len(present) == 2 else None, args.image_size)
+
+
+def tinyimagenet(args):
+    """Tiny ImageNet after data/refolder_tiny_imagenet.py: tests on val/, ignores the unlabelled test/."""
+    root = args.data_dir
+    if not (root / "train").is_dir() and (root / "tiny-imagenet-200" / "train").is_dir():
+        root = root / "tiny-imagenet-200"
+    if not (root / "train").is_dir() or not (root / "val").is_dir():
+        raise BadInput(
+            f"--data_dir {root}: no Tiny ImageNet here (train/ and val/); fetch it with data/download.py tinyimagenet"
+        )
+    if (root / "val" / "images").is_dir():
+        raise BadInput(
+            f"--data_dir {root}: val/ is still as downloaded; run python data/refolder_tiny_imagenet.py {root} first"
+        )
+    dataset = _folder_dataset("tinyimagenet", root, "val", None, args.image_size)
+    if (root / "words.txt").is_file():  # n02124075 -> Egyptian cat
+        lines = (root / "words.txt").read_text(encoding="utf-8").splitlines()
+        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        dataset.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in dataset.class_names]
+    return dataset
+
+
+def _folder_dataset(name, root, test, valid, image_size):
+    class_names = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
+    mistakes, splits = [], {}
+    for split in filter(None, ("train", test, valid)):
+        unknown = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and p.name not in class_names)
+        files = sorted(
+            f.relative_to(root / split).as_posix()
+            for c in class_names
+            for f in (root / split / c).rglob("*")
+            if f.suffix.lower() in EXTENSIONS
+        )
+        labels = np.array([class_names.index(f.split("/", 1)[0]) for f in files], np.int64)
+        if unknown:
+            mistakes.append(f"--data_dir {root}: {split}/ has the class {unknown[0]}, which train/ has not")
+        elif not files:
+            mistakes.append(f"--data_dir {root}: no images in {split}/ (one folder a class; {' '.join(EXTENSIONS)})")
+        elif split == "train" and len(set(labels)) < len(class_names):
+            empty = class_names[min(set(range(len(class_names))) - set(labels))]
+            mistakes.append(f"--data_dir {root}: train/{empty} has no images; fill it or remove it")
+        splits[split] = (files, labels)
+    if mistakes:
+        raise BadInput(*mistakes)
+    channels = FolderImages(root / "train", splits["train"][0], image_size, 3).count_channels()
+    made = {
+        split: Split(FolderImages(root / split, files, image_size, channels), labels)
+        for split, (files, labels) in splits.items()
+    }
+    return Dataset(
+        name,
+        len(splits["train"][0]),
+        class_names,
+        channels,
+        image_size,
+        made["train"],
+        made[test],
+        made.get(valid),
+        train_paths=splits["train"][0],
+    )
+
+
+DATASETS = {
+    "digits": digits,
+    "cifar10": cifar,
+    "cifar100": cifar,
+    "npz": npz,
+    "folder": folder,
+    "tinyimagenet": tinyimagenet,
+}

@@ -1,0 +1,115 @@
+"""Images as uint8 (N, H, W, C): decoded from a folder, or already in memory."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import functional as TF
+from tqdm import tqdm
+
+from errors import BadInput
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+
+
+def decode(path, image_size, channels):
+    """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out.
+
+    Raises OSError (or what else the file makes Pillow say) for a file that is no image.
+    """
+    with Image.open(path) as image:
+        image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
+        image = image.convert("RGB" if channels == 3 else "L")
+        if image.size != (image_size, image_size):
+            image = TF.center_crop(TF.resize(image, image_size), image_size)
+        return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+class FolderImages:
+    """The images of a folder, decoded when asked for and kept: row i is paths[i] below root."""
+
+    def __init__(self, root, paths, image_size, channels):
+        self.root, self.paths, self.image_size, self.channels = root, paths, image_size, channels
+        self._pixels = self._decoded = None
+
+    def __len__(self):
+        return len(self.paths)
+
+    @property
+    def shape(self):
+        return len(self), self.image_size, self.image_size, self.channels
+
+    def decode_row(self, row):
+        return decode(self.root / self.paths[row], self.image_size, self.channels)
+
+    def count_channels(self):
+        """1 when 64 images spread evenly over the folder are all grey, else 3."""
+        for row in np.unique(np.linspace(0, len(self) - 1, 64).astype(int)):
+            try:
+                with Image.open(self.root / self.paths[row]) as image:
+                    if image.mode not in GREY_MODES:
+                        return 3
+            except Exception:  # not an image: decoding it will say so by name
+                continue
+        return 1
+
+    def fits_in_memory(self, rows):
+        """Whether these rows, decoded, take at most half of the memory that is free."""
+        return len(rows) * self.image_size**2 * self.channels <= available_memory() / 2
+
+    def into_memory(self, rows):
+        """Decoded rows as a uint8 tensor (len(rows), S, S, C), kept, so that each file is decoded once."""
+        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
+            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
+        missing = np.asarray(rows)[~self._decoded[rows]]
+        self._pixels[missing] = self.decode_rows(missing)
+        self._decoded[missing] = True
+        return torch.from_numpy(self._pixels[rows])
+
+    def decode_rows(self, rows):
+        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
+        pixels, unreadable = np.empty((len(rows), *self.shape[1:]), np.uint8), []
+
+        def work(place, row):
+            try:
+                pixels[place] = self.decode_row(row)
+            except Exception as problem:  # Pillow raises many kinds for damaged files
+                unreadable.append((str(self.root / self.paths[row]), problem))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
+            done = pool.map(work, range(len(rows)), rows)
+            list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
+        if unreadable:
+            shown = "; ".join(f"{path} ({problem})" for path, problem in sorted(unreadable, key=lambda u: u[0])[:5])
+            raise BadInput(
+                f"--data_dir: {len(unreadable)} images cannot be read, mend or remove them: "
+                f"{shown}{' ...' if len(unreadable) > 5 else ''}"
+            )
+        return pixels
+
+
+def mean_and_std(images):
+    """Per-channel mean and standard deviation of pixels in [0, 1]; of 10,000 where they do not fit in memory."""
+    if isinstance(images, FolderImages):
+        rows = np.arange(len(images))
+        if images.fits_in_memory(rows):
+            images = images.into_memory(rows)
+        else:
+            images = torch.from_numpy(images.decode_rows(np.unique(np.linspace(0, rows[-1], 10_000).astype(int))))
+    count = images.numel() / images.shape[-1]
+    mean = sum((chunk / 255).double().sum((0, 1, 2)) for chunk in images.split(2048)) / count
+    square = sum(((chunk / 255).double() ** 2).sum((0, 1, 2)) for chunk in images.split(2048)) / count
+    std = (square - mean**2).clamp_min(1e-6).sqrt()
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+def available_memory():
+    """Bytes of memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux: half of what is built in
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

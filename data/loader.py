@@ -1,0 +1,128 @@
+"""The indexed loader: batches of (x, y, ny, idx), normalised, on the device, no sample dropped."""
+
+import copy
+
+import torch
+from torch.utils.data import DataLoader
+
+from data import augment
+from data.images import FolderImages
+
+
+class IndexedLoader:
+    """Iterating yields (x, y, ny, idx): x float32 (B, C, H, W) normalised, the rest int64 (B,), on `device`.
+
+    images: uint8 tensor (n, H, W, C), or FolderImages too large for memory, whose rows are `idx`.
+    y, ny, idx: (n,) clean label, possibly noisy label, row in the data set's own split.
+    order, augmentation: generators; None for a loader that always serves all rows in the given order, as is.
+    Every iteration is an epoch: it draws an order and the augmentation of all samples from its generators,
+    whose states are the loader's state_dict(). A short last batch is yielded; in training a last batch of
+    one joins the batch before it, since BatchNorm needs two samples.
+    rank, world_size: of the samples of each batch every world_size-th one, from rank on.
+    """
+
+    def __init__(
+        self,
+        images,
+        y,
+        ny,
+        idx,
+        batch_size,
+        mean,
+        std,
+        device,
+        *,
+        order=None,
+        augmentation=None,
+        augment_kind="none",
+        num_workers=0,
+        rank=0,
+        world_size=1,
+    ):
+        self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
+        self.streamed = isinstance(images, FolderImages)
+        self.images = images if self.streamed else images.to(self.device)
+        self.y, self.ny, self.idx = (torch.as_tensor(v, dtype=torch.int64, device=self.device) for v in (y, ny, idx))
+        self.order, self.augmentation, self.augment_kind = order, augmentation, augment_kind
+        self.rank, self.world_size = rank, world_size
+        std = torch.tensor(std, device=self.device)
+        self.scale, self.shift = 1 / (255 * std), -torch.tensor(mean, device=self.device) / std
+
+    @property
+    def num_samples(self):
+        return len(self.idx)
+
+    def __len__(self):
+        """Batches in an epoch."""
+        full, rest = divmod(self.num_samples, self.batch_size)
+        joins = self.order is not None and rest == 1 and full > 0
+        return full + (rest > 0 and not joins)
+
+    def __iter__(self):
+        n, image_size = self.num_samples, min(self.images.shape[1:3])
+        position = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        draws = augment.draw(self.augment_kind, n, image_size, self.augmentation)
+        starts = [b * self.batch_size for b in range(len(self))] + [n]
+        batches = [position[a:b][self.rank :: self.world_size] for a, b in zip(starts, starts[1:], strict=False)]
+        if not self.streamed:  # one transfer an epoch
+            draws = {key: value.to(self.device) for key, value in draws.items()}
+            batches = (
+                position.to(self.device).split([len(b) for b in batches])
+                if self.world_size == 1
+                else [b.to(self.device) for b in batches]
+            )
+            pixels = (self.images[batch] for batch in batches)
+        else:
+            pixels = self._stream(batches)
+        for batch, images in zip(batches, pixels, strict=True):
+            images = augment.apply(images, {key: value[batch].to(self.device) for key, value in draws.items()})
+            batch = batch.to(self.device)
+            yield self._normalise(images), self.y[batch], self.ny[batch], self.idx[batch]
+
+    def _normalise(self, images):
+        # The NHWC memory that the gather left, seen as NCHW: what channels_last networks want anyway.
+        return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
+
+    def _stream(self, batches):
+        rows = [self.idx.cpu()[batch].tolist() for batch in batches]
+        # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
+        reader = DataLoader(
+            _DecodedRows(self.images),
+            batch_sampler=rows,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),
+        )
+        return (images.to(self.device, non_blocking=True) for images in reader)
+
+    def clean(self):
+        """The same samples in the order of their rows, without augmentation; draws from no generator."""
+        loader = copy.copy(self)
+        loader.order = loader.augmentation = None
+        loader.augment_kind = "none"
+        return loader
+
+    def state_dict(self):
+        """The generators' states: what makes the next epochs the same ones."""
+        return {name: generator.get_state() for name, generator in self._generators()}
+
+    def load_state_dict(self, state):
+        for name, generator in self._generators():
+            generator.set_state(state[name])
+
+    def _generators(self):
+        named = (("order", self.order), ("augmentation", self.augmentation))
+        return [(name, generator) for name, generator in named if generator is not None]
+
+
+class _DecodedRows:
+    """FolderImages as torch's DataLoader wants them: a row number in, pixels out."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return torch.from_numpy(self.images.decode_row(row).copy())

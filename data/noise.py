@@ -1,0 +1,168 @@
+"""What noise does to labels: synthetic noise of three kinds, and label files made by people.
+
+Much of the field's confusion about noise rates is between `symmetric` and `symmetric_exclusive`, so whoever
+trains under noise prints realised_rate() beside the kind's name.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from errors import BadInput
+
+KINDS = ("symmetric", "symmetric_exclusive", "pair")
+
+
+def add_label_noise(labels, num_classes, ratio, kind, seed):
+    """Noisy copy of labels (N,), int64: int(N * ratio) samples, drawn without repetition, are relabelled.
+
+    kind: `symmetric` (as published) draws the new label uniformly from all classes, so that it may be the old
+    one and a share of ratio * (1 - 1/K) really changes; `symmetric_exclusive` draws it from the other classes,
+    so that a share of ratio changes; `pair` moves class k to k + 1 (the last to 0). The result depends on the
+    arguments alone. Raises ValueError for a ratio outside [0, 1] or an unknown kind.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"ratio must lie in [0, 1], not {ratio}")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind}")
+    noisy = np.array(labels, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(noisy))[: int(len(noisy) * ratio)]
+    if kind == "symmetric":
+        noisy[chosen] = rng.integers(num_classes, size=len(chosen))
+    elif kind == "symmetric_exclusive":
+        noisy[chosen] = (noisy[chosen] + rng.integers(1, num_classes, size=len(chosen))) % num_classes
+    else:
+        noisy[chosen] = (noisy[chosen] + 1) % num_classes
+    return noisy
+
+
+def realised_rate(labels, noisy):
+    """The share of labels that the noise really changed."""
+    return float(np.mean(np.asarray(labels) != np.asarray(noisy)))
+
+
+def split_file_and_key(spec):
+    """`FILE[:KEY]` -> (Path, key or None). A colon that belongs to an existing file's name is not a separator."""
+    if not Path(spec).exists() and ":" in spec:
+        file, key = spec.rsplit(":", 1)
+        return Path(file), key
+    return Path(spec), None
+
+
+def read_labels(spec, num_samples, class_names, paths=None):
+    """Labels (N,) int64 of the training split from `FILE[:KEY]`, N = num_samples.
+
+    .pt: a dictionary of arrays such as CIFAR-10N's, KEY with or without its `_label` ending; .npz: KEY, or the
+    only array in it; .npy: (N,); .csv: a header with `label` and `idx` or `path`, a line a sample, labels as
+    numbers or class names. paths: the files of an image folder, by row. Nothing is unpickled. Raises BadInput
+    that names the file.
+    """
+    path, key = split_file_and_key(spec)
+    if not path.is_file():
+        raise BadInput(f"--ny_file: there is no file {path}; give FILE or FILE:KEY")
+    readers = {".pt": _read_pt, ".npz": _read_npz, ".npy": _read_npy}
+    if path.suffix == ".csv":
+        labels = _read_csv(path, num_samples, class_names, paths)
+    elif path.suffix in readers:
+        try:
+            labels = readers[path.suffix](path, key)
+        except BadInput:
+            raise
+        except Exception as problem:  # whatever a damaged file makes its reader say
+            raise BadInput(f"--ny_file {path}: cannot be read ({_first_line(problem)}); give an intact file") from None
+    else:
+        raise BadInput(f"--ny_file {path}: expected a .pt, .npy, .npz or .csv file")
+    return _checked(path, labels, num_samples, len(class_names))
+
+
+def _checked(path, labels, num_samples, num_classes):
+    labels = np.asarray(labels)
+    if labels.shape == (num_samples, 1):
+        labels = labels[:, 0]
+    if labels.shape != (num_samples,):
+        raise BadInput(
+            f"--ny_file {path}: has labels of shape {labels.shape}, the training set has {num_samples} "
+            "samples; give one label for each row of it"
+        )
+    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels == np.floor(labels)).all()):
+        raise BadInput(f"--ny_file {path}: labels must be whole numbers, these are {labels.dtype}")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise BadInput(f"--ny_file {path}: has the label {wrong}, labels go from 0 to {num_classes - 1}")
+    return labels.astype(np.int64)
+
+
+def _read_pt(path, key):
+    # The .pt files of CIFAR-10N hold numpy arrays: these constructors, also under the name they had before
+    # numpy 2, are all that may be called while reading.
+    reconstruct = np._core.multiarray._reconstruct
+    allowed = [
+        (reconstruct, "numpy.core.multiarray._reconstruct"),
+        (reconstruct, "numpy._core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")},
+    ]
+    with torch.serialization.safe_globals(allowed):
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    return _pick(path, content, key) if isinstance(content, dict) else content
+
+
+def _read_npz(path, key):
+    with np.load(path, allow_pickle=False) as content:
+        return _pick(path, content, key)
+
+
+def _read_npy(path, key):
+    return np.load(path, allow_pickle=False)
+
+
+def _pick(path, content, key):
+    keys = list(content)
+    if key is None and len(keys) == 1:
+        return content[keys[0]]
+    for name in (key, f"{key}_label"):
+        if name in keys:
+            return content[name]
+    found = f"has no {key}" if key else "holds several arrays"
+    raise BadInput(f"--ny_file {path}: {found}; give {path.name}:KEY with one of {', '.join(map(str, keys))}")
+
+
+def _read_csv(path, num_samples, class_names, paths):
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f)
+            header, lines = reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise BadInput(f"--ny_file {path}: not readable as CSV ({problem})") from None
+    by = "idx" if "idx" in header else "path"
+    if "label" not in header or by not in header:
+        raise BadInput(f"--ny_file {path}: needs a header line with label and idx (or path), found {','.join(header)}")
+    if by == "path" and paths is None:
+        raise BadInput(f"--ny_file {path}: names its samples by path, which only image folders have; use idx,label")
+    rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
+    names = {name: k for k, name in enumerate(class_names)}
+    labels = np.full(num_samples, -1, np.int64)
+    for number, line in enumerate(lines, start=2):
+        sample, label = (line[by] or "").strip(), (line["label"] or "").strip()
+        row = rows.get(sample, rows.get(sample.removeprefix("train/")))
+        if row is None:
+            raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} is not in the training set")
+        if label not in names and not label.isdecimal():
+            raise BadInput(f"--ny_file {path}, line {number}: {label} is neither a class name nor a class number")
+        if labels[row] >= 0:
+            raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} stands there twice")
+        labels[row] = names[label] if label in names else int(label)
+    if (labels < 0).any():
+        raise BadInput(
+            f"--ny_file {path}: has no label for {int((labels < 0).sum())} of the {num_samples} training "
+            f"samples (the first: row {int(np.argmax(labels < 0))}); give one for each"
+        )
+    return labels
+
+
+def _first_line(problem):
+    return str(problem).strip().splitlines()[0][:200] if str(problem).strip() else type(problem).__name__

@@ -1,0 +1,154 @@
+"""How the scripts tell their user what is wrong: a line or two a mistake, all in one go, no traceback.
+
+Every room raises `BadInput` for what its user got wrong (exit 2, nothing written) and `RunFailure` for
+what broke while running (exit 1). `Problems` gathers them, so that two mistakes are both named at once.
+"""
+
+import argparse
+import contextlib
+import math
+import sys
+
+
+class BadInput(Exception):
+    """Mistakes in flags or files; each message names the flag or file, what was found and what to do."""
+
+    def __init__(self, *messages):
+        super().__init__("\n".join(messages))
+        self.messages = list(messages)
+
+
+class RunFailure(Exception):
+    """A run that cannot go on: a full disk, a loss that is not finite, a file found corrupt."""
+
+
+class NeedsDownload(BadInput):
+    """Data that is absent here and could not be fetched; not worth a word while something else is wrong."""
+
+
+class Wrong:
+    """What a flag's type returns for a value it cannot read; CheckedParser turns it into a message."""
+
+    def __init__(self, text, expected):
+        self.text, self.expected = text, expected
+
+
+def value(expected, convert, test=lambda v: True):
+    """A `type=` for add_argument that leaves bad values to be reported together, after parsing."""
+
+    def read(text):
+        try:
+            result = convert(text)
+            return result if test(result) else Wrong(text, expected)
+        except ValueError:
+            return Wrong(text, expected)
+
+    return read
+
+
+def one_of(names):
+    """add_argument(..., **one_of(names)): a choice, reported together with the other mistakes."""
+    names = list(names)
+    return {
+        "type": value(f"expected one of {', '.join(names)}", str, names.__contains__),
+        "metavar": "{" + ",".join(names) + "}",
+    }
+
+
+positive = value("expected a number above 0", float, lambda v: 0 < v < math.inf)
+not_negative = value("expected a number from 0 on", float, lambda v: 0 <= v < math.inf)
+share = value("expected a number from 0 to 1", float, lambda v: 0 <= v <= 1)
+open_share = value("expected a number above 0 and at most 1", float, lambda v: 0 < v <= 1)
+count = value("expected a whole number from 1 on", int, lambda v: v >= 1)
+whole = value("expected a whole number from 0 on", int, lambda v: v >= 0)
+
+
+class CheckedParser(argparse.ArgumentParser):
+    """An ArgumentParser that finds all mistakes before it speaks, and remembers which flags were given."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
+
+    def error(self, message):
+        raise BadInput(message)
+
+    def parse_collecting(self, argv=None):
+        """(args, Problems): values that could not be read are in Problems and have their default in args.
+
+        args.given is the set of the flags that the user gave, by their names in args.
+        """
+        problems, absent, args = Problems(), object(), argparse.Namespace()
+        dests = [action.dest for action in self._actions if action.dest != "help"]
+        for dest in dests:
+            setattr(args, dest, absent)
+        args, unknown = self.parse_known_args(argv, args)
+        args.given = {dest for dest in dests if getattr(args, dest) is not absent}
+        for dest in dests:
+            found = getattr(args, dest)
+            wrong = [v for v in (found if isinstance(found, list) else [found]) if isinstance(v, Wrong)]
+            for v in wrong:
+                problems.add(f"--{dest} {v.text}: {v.expected}", dest)
+            if wrong or found is absent:
+                setattr(args, dest, self.get_default(dest))
+        for name in unknown:
+            problems.add(f"{name}: there is no such flag; --help lists them")
+        return args, problems
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's, for callers without a run_script around them: mistakes on standard error, exit 2."""
+        try:
+            parsed, problems = self.parse_collecting(args)
+            problems.stop_if_any()
+        except BadInput as found:
+            print(*(f"error: {m}" for m in found.messages), sep="\n", file=sys.stderr)
+            sys.exit(2)
+        return parsed
+
+
+class Problems:
+    """Gathers the mistakes of several checks and raises them together.
+
+    `broken` names the flags whose values could not be read: a check that needs one of them is skipped,
+    since it would only repeat the same mistake in other words.
+    """
+
+    def __init__(self):
+        self.messages = []
+        self.broken = set()
+
+    def add(self, message, flag=None):
+        self.messages.append(message)
+        if flag:
+            self.broken.add(flag)
+
+    @contextlib.contextmanager
+    def collect(self):
+        """Run the block; a BadInput raised in it is kept for later instead of stopping the script here."""
+        try:
+            yield
+        except BadInput as found:
+            self.messages += found.messages
+
+    def stop_if_any(self):
+        """Raise BadInput with all that was gathered, if anything was."""
+        if self.messages:
+            raise BadInput(*dict.fromkeys(self.messages))
+
+
+def run_script(main):
+    """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure)."""
+    try:
+        main()
+    except BadInput as found:
+        code, messages = 2, found.messages
+    except RunFailure as found:
+        code, messages = 1, [str(found)]
+    except OSError as found:  # disk and file trouble while running
+        code, messages = 1, [f"{found.filename or 'file access'}: {found.strerror or found}"]
+    except KeyboardInterrupt:
+        code, messages = 130, ["interrupted"]
+    else:
+        return
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

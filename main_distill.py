@@ -1,0 +1,135 @@
+"""Train a student on a teacher's network (KD), on its table (Filter-KD), or on targets that need no teacher.
+
+    python main_distill.py --teach_path resnet18cifar100_cosine --teach_type table --teach_name best_acc
+
+Every student minimises 2 tau^2 KL(p_tar || softmax(logits / tau)), so students can be compared with each
+other: use --teach_type onehot for the baseline, not the teacher, which is trained with cross-entropy.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import errors
+from models import NETS
+from supervision.losses import distillation_loss
+from supervision.table import PredictionTable, read_distributions
+from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
+from training.experiment import Experiment
+from training.loop import fit
+from training.observers import EpochLog, TableUpdater
+from training.run_folder import RESULTS
+from training.teacher import Teacher
+from utils import experiment_parser, run_name
+
+TAUGHT = ("net", "table")
+
+
+def make_parser():
+    parser = experiment_parser(__doc__, batch_size=256, proj_name=None)
+    flag = parser.add_argument_group("the target").add_argument
+    flag("--teach_type", default="net", help="what to train on", **errors.one_of([*TAUGHT, "onehot", "smooth", "true"]))
+    flag(
+        "--teach_path",
+        default="resnet18cifar100_cosine",
+        help="a run below results/Gen_teacher, or its folder; "
+        "its data settings are taken over (onehot, smooth, true: only when given)",
+    )
+    flag("--teach_name", default="best_acc", help="which of the teacher's checkpoints or tables")
+    flag(
+        "--teach_net",
+        default=None,
+        help="the teacher's network, where its folder does not say (--net's when not given)",
+        **errors.one_of(NETS),
+    )
+    flag("--tau", type=errors.positive, default=1.0, help="temperature of teacher and student (net, table)")
+    flag("--ls_eps", type=errors.share, default=0.1, help="smooth: the mass spread over all classes")
+    flag("--true_probs", default=None, metavar="FILE", help="true: (N, K) .npy of distributions, row = idx")
+    flag(
+        "--smoothing",
+        type=errors.open_share,
+        default=0.05,
+        help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
+    )
+    return parser
+
+
+def read_true_probs(args, dataset):
+    """--true_probs as an (N, K) tensor; BadInput when it does not fit the data set."""
+    if args.true_probs is None:
+        raise errors.BadInput("--teach_type true: give the distributions with --true_probs FILE")
+    try:
+        probs = read_distributions(args.true_probs)
+    except ValueError as problem:
+        raise errors.BadInput(f"--true_probs {problem}") from None
+    expected = (dataset.num_train, dataset.num_classes)
+    if tuple(probs.shape) != expected:
+        raise errors.BadInput(
+            f"--true_probs {args.true_probs}: has shape {tuple(probs.shape)}, the data set needs "
+            f"{expected} (training samples, classes)"
+        )
+    return probs
+
+
+def make_target(args, teacher, experiment):
+    """The p_tar object of --teach_type. Raises BadInput when its file does not fit the data."""
+    dataset, hardware = experiment.dataset, experiment.hardware
+    device = hardware.device
+    if args.teach_type == "net":
+        network = hardware.place(teacher.read_network(args, dataset, args.teach_net))
+        return TeacherNetwork(network, args.tau, hardware.forward_of(network))
+    if args.teach_type == "table":
+        return TeacherTable(teacher.read_table(dataset).values.to(device), args.tau)
+    if args.teach_type == "true":
+        return TrueDistribution(read_true_probs(args, dataset).to(device))
+    if args.teach_type == "smooth":
+        return SmoothedLabel(dataset.num_classes, args.ls_eps)
+    return OneHot(dataset.num_classes)
+
+
+def main(argv=None) -> Path | None:
+    """Run the script; returns the folder it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    taught, teacher = args.teach_type in TAUGHT, None
+    if taught or "teach_path" in args.given:
+        with problems.collect():
+            teacher = Teacher(args.teach_path, args.teach_type, args.teach_name)
+            teacher.pass_on_settings(args, problems)
+    if args.proj_name is None:
+        args.proj_name = f"Distill_{Path(args.teach_path).name if teacher else args.dataset}"
+    kind = f"{args.teach_type}_{args.teach_name}" if taught else args.teach_type
+    experiment = Experiment(
+        args,
+        problems,
+        RESULTS / args.proj_name / f"{kind}_{run_name(args)}",
+        check_labels=teacher and teacher.check_labels,
+    )
+    if experiment.ready and (teacher or not taught):
+        with problems.collect():
+            target = make_target(args, teacher, experiment)
+    problems.stop_if_any()
+    if args.check:
+        return experiment.print_settings()
+
+    experiment.start()
+    if args.teach_type == "table":
+        unvisited = target.count_unvisited(experiment.data.train_idx)
+        print(
+            f"{unvisited} of {len(experiment.data.train_idx)} training samples have no row in the teacher's table; "
+            "they are trained on their own label"
+        )
+    run = experiment.new_run(teacher=str(teacher.path) if teacher else None)
+    num_samples, num_classes = len(experiment.data.y), experiment.dataset.num_classes
+    table = PredictionTable(num_samples, num_classes, args.smoothing, experiment.hardware.device)
+    state = experiment.new_state(table)
+    observers = [TableUpdater(table), *experiment.onlookers(state, run), EpochLog(state, print)]
+    loss = partial(distillation_loss, tau=args.tau if taught else 1.0)
+    fit(
+        state, run, args, experiment.hardware, target, experiment.valid, experiment.test, loss=loss, observers=observers
+    )
+    run.finish(state)
+    print(run.path)
+    return run.path
+
+
+if __name__ == "__main__":
+    errors.run_script(main)

@@ -1,0 +1,57 @@
+"""Train a network with cross-entropy and keep what it can teach: its weights (the teacher of KD) and its table
+of averaged predictions (q_smooth, the teacher of Filter-KD), at the best epochs and at some fixed ones.
+
+    python main_gen_teacher.py --dataset cifar100 --net resnet18
+"""
+
+from pathlib import Path
+
+import errors
+from supervision.table import PredictionTable
+from supervision.targets import OneHot
+from training.experiment import Experiment
+from training.loop import fit
+from training.observers import EpochLog, TableUpdater
+from training.run_folder import RESULTS
+from utils import experiment_parser, run_name
+
+
+def make_parser():
+    parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
+    flag = parser.add_argument_group("the table").add_argument
+    flag("--smoothing", type=errors.open_share, default=0.05, help="weight of the newest prediction")
+    flag("--filt_tau", type=errors.positive, default=1.0, help="temperature of the predictions that are averaged")
+    return parser
+
+
+def main(argv=None) -> Path | None:
+    """Run the script; returns the folder it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    experiment = Experiment(args, problems, RESULTS / args.proj_name / (args.net + run_name(args)))
+    problems.stop_if_any()
+    if args.check:
+        return experiment.print_settings()
+
+    experiment.start()
+    run = experiment.new_run(filt_tau=args.filt_tau)
+    num_samples, num_classes = len(experiment.data.y), experiment.dataset.num_classes
+    table = PredictionTable(num_samples, num_classes, args.smoothing, experiment.hardware.device)
+    state = experiment.new_state(table)
+    observers = [TableUpdater(table, args.filt_tau), *experiment.onlookers(state, run), EpochLog(state, print)]
+    fit(
+        state,
+        run,
+        args,
+        experiment.hardware,
+        OneHot(num_classes),
+        experiment.valid,
+        experiment.test,
+        observers=observers,
+    )
+    run.finish(state)
+    print(run.path)
+    return run.path
+
+
+if __name__ == "__main__":
+    errors.run_script(main)

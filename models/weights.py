@@ -1,0 +1,86 @@
+"""Where weights come from: a file of ours or of the published code, or torchvision's ImageNet weights."""
+
+import http.client
+import os
+import pickle
+
+import torch
+from torchvision.models import get_model_weights
+
+from errors import BadInput, NeedsDownload
+
+
+def load_weights(model, path):
+    """Fill the model, in place, with the state dict in a .pt file, all of it or (on an error) nothing.
+
+    path: a bare state dict of this project, or of a ResNet of the published code; each tensor must fit.
+    Returns the model, on its device and in its mode. Raises BadInput where the file cannot be read (it is
+    never unpickled), holds something else, or belongs to another network.
+    """
+    own = model.state_dict()
+    state = {_our_name(key): tensor for key, tensor in _read_tensors(path).items()}
+    differences = [f"{key} is missing from the file" for key in own if key not in state]
+    differences += [f"the network has no {key}" for key in state if key not in own]
+    differences += [
+        f"{key} is {_shape(state[key])} in the file and {_shape(own[key])} in the network"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if differences:
+        raise BadInput(
+            f"{path}: weights of another network, {len(differences)} of its tensors do not fit (first: "
+            f"{differences[0]}); give the --net (or --teach_net) and the data set that it was trained with"
+        )
+    model.load_state_dict(state)
+    return model
+
+
+def _our_name(key):
+    """The published ResNets say `shortcut` and `linear`, DataParallel `module.`; no network here does."""
+    key = key.removeprefix("module.").replace(".shortcut.", ".downsample.")
+    return "fc." + key.removeprefix("linear.") if key.startswith("linear.") else key
+
+
+def _shape(tensor):
+    return "x".join(str(side) for side in tensor.shape) or "a scalar"
+
+
+def _read_tensors(path):
+    """The dict of name: tensor that the file holds."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as found:
+        raise BadInput(f"{path}: {found.strerror or found}; give the .pt file of a finished run") from found
+    except Exception as found:  # damaged files break torch.load in many ways: zip, pickle, key, value
+        raise BadInput(f"{path}: damaged, or not a file of weights; copy or train it anew") from found
+    if not isinstance(state, dict) or not state:
+        raise BadInput(f"{path}: holds no weights but a {type(state).__name__}; give a bare state dict")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise BadInput(f"{path}: {key!r} is a {type(value).__name__}, no tensor; give a bare state dict")
+    return state
+
+
+def load_imagenet(net, torchvision_name):
+    """Fill the network with torchvision's default ImageNet weights, except for its head, which stays fresh.
+
+    Grey images: the first convolution gets the sum of its weights over the three colours, which is the same
+    as repeating the image three times. Raises NeedsDownload where the weights are neither here nor fetched.
+    """
+    weights = get_model_weights(torchvision_name).DEFAULT
+    place = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
+    try:
+        state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+    # Without network an OSError; a cut download or a damaged file in torch's cache the others.
+    except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as found:
+        reason = str(found).partition("\n")[0]
+        raise NeedsDownload(
+            f"--pretrained: cannot read {place} nor fetch {weights.url} ({reason}); "
+            f"put a sound copy of it there, or leave --pretrained out"
+        ) from found
+    own = net.state_dict()
+    # Every network here begins with a convolution and ends in a linear layer.
+    first, *_, head_weight, head_bias = own
+    if own[first].shape[1] == 1:
+        state[first] = state[first].sum(dim=1, keepdim=True)
+    net.load_state_dict({**state, head_weight: own[head_weight], head_bias: own[head_bias]})

@@ -1,0 +1,153 @@
+"""Compare the methods under label noise from one start: same initial weights, data order, noise and loss.
+
+    python old_cifar_noisy.py --noisy_level 4
+    python old_cifar_noisy.py --dataset digits --net smallcnn --ny_ratio 0.4 --epochs 20 --seeds 3
+
+OHT is trained first; its network at the end teaches KD, its network at the epoch that validation chose teaches
+ESKD, its table at the end FilterKD, its table at the chosen epoch ES-FilterKD (the published Filter-KD).
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import errors
+from supervision.losses import distillation_loss
+from supervision.table import PredictionTable
+from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
+from training import comparison
+from training.experiment import Experiment
+from training.loop import fit
+from training.observers import EpochLog, TableUpdater
+from training.run_folder import RESULTS
+from training.teacher import Teacher
+from utils import experiment_parser
+
+# What teaches each method: OHT's network or table, at its last epoch or at the one that validation chose.
+TEACHERS = {
+    "KD": ("net", "last"),
+    "ESKD": ("net", "best"),
+    "FilterKD": ("table", "last"),
+    "ES-FilterKD": ("table", "best"),
+}
+METHODS = ("OHT", "LS", *TEACHERS)
+LOG_NAMES = {"ES-FilterKD": "Filter"}  # the published name
+
+
+def make_parser():
+    parser = experiment_parser(__doc__, dataset="cifar100", epochs=100, batch_size=128, proj_name=None)
+    flag = parser.add_argument_group("the comparison").add_argument
+    flag(
+        "--noisy_level",
+        default=None,
+        help="the noise in tenths: --ny_ratio is a tenth of it",
+        **errors.one_of(map(str, range(10))),
+    )
+    flag(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        help="which to run; OHT is added where it has to teach",
+        **errors.one_of(METHODS),
+    )
+    flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
+    flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
+    flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
+    flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
+    flag("--path", default=None, help="name of the run (the time and the settings when not given)")
+    flag("-r", "--resume", action="store_true", help="go on with the run that --path names")
+    return parser
+
+
+def settle(args, problems):
+    """Resolve what this script's own flags mean for the common ones; returns the run's folder."""
+    if args.noisy_level is not None and {"ny_ratio", "ny_file"} & args.given:
+        problems.add(f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them")
+    elif args.noisy_level is not None:
+        args.ny_ratio = int(args.noisy_level) / 10
+    if args.resume:
+        problems.add("-r/--resume: not possible yet; start the run anew with --overwrite")
+    if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
+        args.valid_size, args.valid_rows = 5000, "last"  # the published split
+    args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
+    name = args.path or (
+        f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}_n{10 * args.ny_ratio:g}"
+    )
+    project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
+    args.proj_name = args.proj_name or project
+    return RESULTS / args.proj_name / f"run_{name}"
+
+
+def make_target(method, args, experiment, oht_folder):
+    """The p_tar object of a method, and the temperature of its loss."""
+    num_classes, hardware = experiment.dataset.num_classes, experiment.hardware
+    if method == "OHT":
+        return OneHot(num_classes), 1.0
+    if method == "LS":
+        return SmoothedLabel(num_classes, args.ls_eps), 1.0
+    kind, when = TEACHERS[method]
+    teacher = Teacher(oht_folder, kind, "best_acc" if when == "best" else f"epoch_{args.epochs - 1}")
+    if kind == "net":
+        network = hardware.place(teacher.read_network(args, experiment.dataset))
+        return TeacherNetwork(network, args.temp, hardware.forward_of(network)), args.temp
+    # The table's predictions were made at this temperature already: its rows are used as they are.
+    return TeacherTable(teacher.read_table(experiment.dataset).values.to(hardware.device)), args.temp
+
+
+def train_method(method, experiment, folder, seed_folder):
+    """Train one method from the common start; returns its row of results.csv and its test accuracies by epoch."""
+    args, hardware, data = experiment.args, experiment.hardware, experiment.data
+    target, tau = make_target(method, args, experiment, seed_folder / "OHT")
+    run = experiment.new_run(seed_folder / method, method=method, filt_tau=args.temp)
+    table = PredictionTable(len(data.y), experiment.dataset.num_classes, args.smoothing, hardware.device)
+    state = experiment.new_state(table)
+    with open(folder / f"{LOG_NAMES.get(method, method)}.txt", "a", encoding="utf-8", buffering=1) as log:
+        print(f"{method}, seed {args.seed}", file=log)
+        observers = [
+            TableUpdater(table, args.temp),
+            *experiment.onlookers(state, run, f"seed {args.seed} {method}"),
+            EpochLog(state, partial(print, file=log)),
+        ]
+        fit(
+            state,
+            run,
+            args,
+            hardware,
+            target,
+            experiment.valid,
+            experiment.test,
+            loss=partial(distillation_loss, tau=tau),
+            observers=observers,
+        )
+    run.finish(state)
+    recovered = comparison.labels_recovered(target, experiment.train)
+    return comparison.result_row(method, args, data, state, recovered), [row["test_acc"] for row in state.rows]
+
+
+def main(argv=None) -> Path | None:
+    """Run the script; returns the folder it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    folder = settle(args, problems)
+    experiment = Experiment(args, problems, folder)
+    problems.stop_if_any()
+    if args.check:
+        return experiment.print_settings()
+
+    experiment.start()
+    experiment.new_run()
+    results, curves = [], {method: [] for method in args.methods}
+    for seed in range(args.seed, args.seed + args.seeds):
+        of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
+        for method in args.methods:
+            row, accuracies = train_method(method, of_seed, folder, folder / f"seed_{seed}")
+            results.append(row)
+            curves[method].append(accuracies)
+            comparison.write_results(folder / "results.csv", results)
+            print(comparison.progress_line(row), flush=True)
+    print(comparison.report(results, args, curves, folder))
+    print(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    errors.run_script(main)

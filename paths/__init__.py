@@ -1,0 +1,1 @@
+"""Learning paths: the predicted distribution of each sample over training."""

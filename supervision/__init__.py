@@ -1,0 +1,1 @@
+"""What a classifier is trained on: target distributions, the prediction table, the losses."""

@@ -1,0 +1,19 @@
+"""The two losses. Both take logits (B, K) and a target distribution p_tar (B, K) and return a scalar."""
+
+import torch.nn.functional as F
+
+
+def cross_entropy(logits, p_tar):
+    """Batch mean of -sum_k p_tar_k log q_k with q = softmax(logits): what teachers are trained with."""
+    return F.cross_entropy(logits, p_tar)
+
+
+def distillation_loss(logits, p_tar, tau):
+    """Batch mean of 2 tau^2 KL(p_tar || softmax(logits / tau)): what every student is trained with.
+
+    logits: (B, K). p_tar: (B, K), rows sum to 1, already sharpened. tau: temperature, > 0. Returns a scalar.
+    tau^2 keeps the size of the gradient as tau changes (Hinton et al. 2015, section 2); the 2 is the
+    published code's.
+    """
+    log_q = F.log_softmax(logits / tau, dim=1)
+    return 2 * tau**2 * F.kl_div(log_q, p_tar, reduction="batchmean")

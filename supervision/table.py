@@ -1,0 +1,194 @@
+"""The prediction table of Filter-KD: a moving average of every training sample's predictions (q_smooth).
+
+This file needs torch and numpy only: copy it into any project. In a training loop:
+
+    table = PredictionTable(num_samples=50_000, num_classes=10, smoothing=0.05, device="cuda")
+    ...
+    table.update(idx, logits.detach().softmax(1))   # after each forward pass; idx: the rows of this batch
+    ...
+    table.save("q_smooth.npy")
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def ema_step(average, new, smoothing):
+    """One step of the exponential moving average (Algorithm 1): (1 - smoothing) * average + smoothing * new."""
+    return (1 - smoothing) * average + smoothing * new
+
+
+class PredictionTable:
+    """A (num_samples, num_classes) table; row idx averages the predictions made for sample idx.
+
+    values: (N, K) float32, rows never visited are zeros. visited: (N,) bool. smoothing: in (0, 1], the weight
+    of the newest prediction. device: where the table lives and is updated.
+    """
+
+    def __init__(self, num_samples, num_classes, smoothing, device="cpu"):
+        if not 0 < smoothing <= 1:
+            raise ValueError(f"smoothing must lie in (0, 1], not {smoothing}")
+        self.smoothing = float(smoothing)
+        self.values = torch.zeros(num_samples, num_classes, device=device)
+        self.visited = torch.zeros(num_samples, dtype=torch.bool, device=device)
+        self._last_seen_at = None  # (N,) scratch of the distinctness check, made when first needed
+
+    @torch.no_grad()
+    def update(self, idx, prob):
+        """Average a batch of predictions into its rows: the first visit stores, later ones mix.
+
+        idx: (B,) int64, distinct rows (a repeat raises ValueError on a CPU table; on other devices the check
+        would cost a synchronisation, and which of two predictions wins is undefined). prob: (B, K). A row of
+        prob with a value that is not finite leaves its table row as it was. Everything is on the table's
+        device or is brought there.
+        """
+        if self.smoothing is None:
+            raise ValueError("this table was loaded without its .json: set .smoothing before updating it")
+        idx = torch.as_tensor(idx, device=self.values.device)
+        prob = torch.as_tensor(prob).detach().to(self.values)
+        if prob.shape != (len(idx), self.values.shape[1]):
+            raise ValueError(f"prob must have shape {(len(idx), self.values.shape[1])}, not {tuple(prob.shape)}")
+        if self.values.device.type == "cpu":
+            self._check_distinct(idx)
+        rows, seen = self.values[idx], self.visited[idx]
+        finite = prob.isfinite().all(1)
+        mixed = torch.where(seen[:, None], ema_step(rows, prob, self.smoothing), prob)
+        self.values[idx] = torch.where(finite[:, None], mixed, rows)
+        self.visited[idx] = seen | finite
+
+    def _check_distinct(self, idx):
+        # Write each position to its row and read it back: of two equal idx one finds the other's. Linear in
+        # B, where sorting would not be.
+        if self._last_seen_at is None:
+            self._last_seen_at = torch.zeros(len(self.values), dtype=torch.int64)
+        position = torch.arange(len(idx))
+        self._last_seen_at[idx] = position
+        if not torch.equal(self._last_seen_at[idx], position):
+            raise ValueError("idx holds a sample twice: the samples of a batch must be distinct")
+
+    def state_dict(self):
+        """For anybody's checkpoint: values, visited, smoothing."""
+        return {"values": self.values, "visited": self.visited, "smoothing": self.smoothing}
+
+    def load_state_dict(self, state):
+        """Take over a state_dict() of a table of the same shape (ValueError otherwise)."""
+        if state["values"].shape != self.values.shape:
+            raise ValueError(
+                f"a table of shape {tuple(state['values'].shape)} does not fit one of {tuple(self.values.shape)}"
+            )
+        self.values.copy_(state["values"])
+        self.visited.copy_(state["visited"])
+        self.smoothing = state["smoothing"]
+
+    def save(self, path, metadata=None):
+        """Write path (.npy: (N, K) float32, row = idx, rows never visited zero) and a .json beside it.
+
+        The file is written whole or not at all. The .json holds shape, smoothing, rows visited, the SHA-256
+        of the .npy, and metadata (a dict of your own). It is written first and names the checksum of the
+        file it replaces too, so that a stop between the two leaves a table that loads.
+        """
+        path = Path(path)
+        values = self.values.cpu().numpy()
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as f:
+            np.save(f, values, allow_pickle=False)
+            f.flush()
+            os.fsync(f.fileno())
+        sidecar = {
+            **(metadata or {}),
+            "shape": list(values.shape),
+            "smoothing": self.smoothing,
+            "rows_visited": int(self.visited.sum()),
+            "sha256": _sha256(partial),
+            "sha256_before": _sha256(path) if path.exists() else None,
+        }
+        _write_json(sidecar_path(path), sidecar)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path):
+        """The table saved at path, on the CPU. ValueError names the file and what is wrong with it.
+
+        Never unpickles. A .npy without its .json (the published code writes such) is accepted, with a
+        warning, once its shape and values make sense; its smoothing is
+        not known (None), so it cannot be updated.
+        """
+        path = Path(path)
+        sidecar = None
+        if sidecar_path(path).exists():
+            sidecar = _read_json(sidecar_path(path))
+            if _sha256(path) not in (sidecar.get("sha256"), sidecar.get("sha256_before")):
+                raise ValueError(
+                    f"{path}: its checksum is not the one in {sidecar_path(path).name}: the file is "
+                    "damaged or was changed; take another copy"
+                )
+        values = read_distributions(path, may_be_zero=True)
+        if sidecar is None:
+            warnings.warn(
+                f"{path}: no {sidecar_path(path).name} beside it; accepted after checking shape and values",
+                stacklevel=2,
+            )
+        elif list(values.shape) != sidecar.get("shape"):
+            raise ValueError(f"{path}: has shape {tuple(values.shape)}, its .json says {sidecar.get('shape')}")
+        table = cls.__new__(cls)
+        table.smoothing = sidecar.get("smoothing") if sidecar else None
+        table.values = values
+        table.visited = table.values.sum(1) > 0
+        table._last_seen_at = None
+        return table
+
+
+def sidecar_path(path):
+    """The .json beside a .npy."""
+    return Path(path).with_suffix(".json")
+
+
+def read_distributions(path, may_be_zero=False):
+    """An (N, K) .npy of distributions as a float32 tensor: entries >= 0, rows that sum to 1.
+
+    may_be_zero: rows of zeros are allowed (a table's rows that were never visited). Never unpickles. Raises
+    ValueError that names the file and what is wrong with it.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        raise ValueError(f"{path}: not a readable .npy array ({problem})") from None
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+        found = f"shape {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else "an archive"
+        raise ValueError(f"{path}: expected an (N, K) array of floats, found {found}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: has values that are not finite (NaN or infinity); make it anew")
+    total = values.sum(1, dtype=np.float64)
+    if (values < 0).any() or not (np.isclose(total, 1, atol=1e-3) | (may_be_zero & (total == 0))).all():
+        raise ValueError(f"{path}: its rows are not distributions (entries >= 0 that sum to 1); make it anew")
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _write_json(path, content):
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w") as f:
+        json.dump(content, f, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(partial, path)
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as problem:
+        raise ValueError(f"{path}: not readable as JSON ({problem})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def _sha256(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,287 @@
+"""data/download.py: what arrives is the right file, whole, or nothing is there (no network: file:// only)."""
+
+import email.message
+import errno
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import sys
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data import download
+from errors import BadInput, RunFailure
+
+SCRIPT = Path(download.__file__)
+CONTENT = b"human labels" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "mirror" / "labels.npy"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def target(tmp_path):
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    return folder / "labels.npy"
+
+
+def answer_with(monkeypatch, body, length=None):
+    """Let every address answer with body; length is what the answer claims to have."""
+    answer = io.BytesIO(body)
+    answer.headers = email.message.Message()
+    if length is not None:
+        answer.headers["Content-Length"] = str(length)
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda url, timeout: answer)
+
+
+def assert_nothing_left(target):
+    assert list(target.parent.iterdir()) == []
+
+
+def test_fetch_writes_the_file_and_returns_its_checksum(source, target):
+    assert download.fetch(source.as_uri(), target, SHA256) == SHA256
+    assert target.read_bytes() == CONTENT
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_without_a_known_checksum_the_one_found_is_printed(source, target, capsys):
+    assert download.fetch(source.as_uri(), target) == SHA256
+    assert SHA256 in capsys.readouterr().out
+
+
+def test_a_file_with_the_right_checksum_is_kept_without_asking_the_address(target, capsys):
+    target.write_bytes(CONTENT)
+    assert download.fetch("http://nowhere.invalid/", target, SHA256) == SHA256
+    assert f"kept {target}" in capsys.readouterr().out
+
+
+def test_a_file_with_a_wrong_checksum_is_named_and_never_overwritten(source, target):
+    target.write_bytes(b"the user's own")
+    with pytest.raises(BadInput, match="move it away") as error:
+        download.fetch(source.as_uri(), target, SHA256)
+    assert str(target) in str(error.value)
+    assert target.read_bytes() == b"the user's own"
+
+
+def test_a_download_with_a_wrong_checksum_leaves_nothing(source, target):
+    source.write_bytes(b"damaged")
+    with pytest.raises(RunFailure, match="not the published file"):
+        download.fetch(source.as_uri(), target, SHA256)
+    assert_nothing_left(target)
+
+
+def test_a_connection_that_breaks_leaves_nothing(target, monkeypatch):
+    answer_with(monkeypatch, CONTENT[:5000], length=len(CONTENT))
+    with pytest.raises(RunFailure, match="5,000 of 12,000 bytes"):
+        download.fetch("http://example.org/labels.npy", target)
+    assert_nothing_left(target)
+
+
+def test_an_answer_of_undeclared_length_is_accepted(target, monkeypatch):
+    answer_with(monkeypatch, CONTENT)
+    assert download.fetch("http://example.org/labels.npy", target, SHA256) == SHA256
+
+
+def test_an_http_error_is_reported_with_its_number(target, monkeypatch):
+    def refuse(url, timeout):
+        raise urllib.error.HTTPError(url, 404, "Not Found", email.message.Message(), None)
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", refuse)
+    with pytest.raises(RunFailure, match="404"):
+        download.fetch("http://example.org/labels.npy", target)
+    assert_nothing_left(target)
+
+
+def test_a_full_disk_leaves_nothing(source, target, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download.os, "fsync", full)
+    with pytest.raises(RunFailure, match="No space left"):
+        download.fetch(source.as_uri(), target)
+    assert_nothing_left(target)
+
+
+def test_an_interrupt_leaves_nothing(source, target, monkeypatch):
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download.fetch(source.as_uri(), target)
+    assert_nothing_left(target)
+
+
+def test_every_address_is_one_that_fetch_takes():
+    for files in download.SOURCES.values():
+        for name, url, sha256 in files:
+            assert url.startswith(("https://", "http://")) and url.endswith(name)
+            assert sha256 is None or len(bytes.fromhex(sha256)) == 32
+
+
+def test_a_set_of_several_files_takes_a_folder_address(tmp_path, source, monkeypatch, capsys):
+    (source.parent / "b.pt").write_bytes(b"b")
+    monkeypatch.setitem(download.SOURCES, "cifar10n", [("labels.npy", "x", SHA256), ("b.pt", "x", None)])
+    for url in (source.parent.as_uri(), source.parent.as_uri() + "/"):
+        download.main(["cifar10n", "--data_dir", str(tmp_path / "out"), "--url", url])
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last == f"{tmp_path / 'out' / 'labels.npy'} {tmp_path / 'out' / 'b.pt'}"
+
+
+def test_mistakes_are_all_named_at_once_and_nothing_is_written(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cifar10h-probs.npy").write_bytes(b"other")
+    with pytest.raises(BadInput) as error:
+        download.main(["cifar10h", "--data_dir", str(tmp_path / "out"), "--url", "example.org"])
+    assert len(error.value.messages) == 2
+    with pytest.raises(BadInput, match="invalid choice"):
+        download.main(["imagenet"])
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BadInput, match="not a folder"):
+        download.main(["cifar10h", "--data_dir", str(tmp_path / "file")])
+
+
+# Tiny ImageNet's archive
+
+
+def pack(path, members):
+    """A zip at path of {name or ZipInfo: bytes}."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    return path
+
+
+def tiny_members():
+    return {
+        "tiny-imagenet-200/train/n01/images/n01_0.JPEG": b"image",
+        "tiny-imagenet-200/val/val_annotations.txt": b"",
+        "__MACOSX/._junk": b"",
+    }
+
+
+def test_tiny_imagenet_is_extracted_and_the_next_command_named(tmp_path, capsys):
+    archive, out = pack(tmp_path / "tiny.zip", tiny_members()), tmp_path / "my data"
+    folder = out / "tiny-imagenet-200"
+    command = ["tinyimagenet", "--data_dir", str(out), "--url", archive.as_uri()]
+    download.main(command)
+    lines = capsys.readouterr().out.splitlines()
+    assert (folder / "train/n01/images/n01_0.JPEG").read_bytes() == b"image"
+    assert sorted(path.name for path in out.iterdir()) == ["tiny-imagenet-200", "tiny-imagenet-200.zip"]
+    assert lines[-2:] == [f"next: python data/refolder_tiny_imagenet.py '{folder}'", str(folder)]
+
+    (out / "tiny-imagenet-200.zip").unlink()
+    archive.unlink()
+    download.main(command)
+    assert f"kept {folder}" in capsys.readouterr().out
+
+
+def link(name):
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../outside.txt",
+        "tiny-imagenet-200/../../outside.txt",
+        "/tmp/outside.txt",
+        "tiny-imagenet-200\\..\\x",
+        "C:/outside.txt",
+        link("tiny-imagenet-200/train/link"),
+    ],
+    ids=str,
+)
+def test_an_archive_that_reaches_outside_its_folder_is_not_extracted(tmp_path, member):
+    archive = pack(tmp_path / "tiny.zip", {**tiny_members(), member: b"/etc/passwd"})
+    with pytest.raises(RunFailure, match="link, or would land outside"):
+        download.extract(archive, tmp_path / "tiny-imagenet-200")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_a_zip_bomb_is_not_extracted(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    archive = pack(tmp_path / "tiny.zip", {**tiny_members(), "tiny-imagenet-200/bomb": bytes(2 << 20)})
+    with pytest.raises(RunFailure, match="far more"):
+        download.extract(archive, tmp_path / "tiny-imagenet-200")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_a_member_larger_than_it_declares_is_not_extracted(tmp_path):
+    # Both headers claim 5 bytes for the last member, which has 2 MiB of zeros.
+    archive = pack(tmp_path / "tiny.zip", {**tiny_members(), "tiny-imagenet-200/bomb": bytes(2 << 20)})
+    data = archive.read_bytes()
+    assert data.count((2 << 20).to_bytes(4, "little")) == 2
+    archive.write_bytes(data.replace((2 << 20).to_bytes(4, "little"), (5).to_bytes(4, "little")))
+    with pytest.raises(RunFailure, match="CRC"):
+        download.extract(archive, tmp_path / "tiny-imagenet-200")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no zip", "other zip"])
+def test_a_damaged_archive_leaves_no_folder(tmp_path, damage):
+    archive = pack(tmp_path / "tiny.zip", tiny_members())
+    data = bytearray(archive.read_bytes())
+    if damage == "cut":
+        del data[len(data) // 2 :]
+    elif damage == "flipped":
+        data[data.index(b"n01_0.JPEG") + 11] ^= 0xFF
+    elif damage == "no zip":
+        data = b"<html>not here any more</html>"
+    archive.write_bytes(data)
+    if damage == "other zip":
+        pack(archive, {"readme.txt": b""})
+    with pytest.raises(RunFailure) as error:
+        download.extract(archive, tmp_path / "tiny-imagenet-200")
+    assert str(archive) in str(error.value)
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+# The command itself
+
+
+def run(*arguments, cwd):
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_writes_keeps_and_reports(tmp_path):
+    archive = pack(tmp_path / "tiny.zip", tiny_members())
+    first = run("tinyimagenet", "--url", archive.as_uri(), cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")  # no progress bar: this is no terminal
+    assert first.stdout.splitlines()[-1] == "datasets/tiny-imagenet-200"
+
+    absent = run("cifar10h", "--url", (tmp_path / "absent").as_uri(), cwd=tmp_path)
+    assert (absent.returncode, absent.stdout) == (1, "")
+    assert absent.stderr.startswith("error: file://") and absent.stderr.count("\n") <= 2
+
+    (tmp_path / "datasets/cifar10h-probs.npy").write_bytes(b"other")
+    taken = run("cifar10h", "--url", (tmp_path / "absent").as_uri(), cwd=tmp_path)
+    assert taken.returncode == 2
+    assert "cifar10h-probs.npy" in taken.stderr and "move it away" in taken.stderr
+    assert "usage" not in run("imagenet", cwd=tmp_path).stderr
+
+
+def test_the_published_human_labels_have_the_checksums_written_down():
+    folder = os.environ.get("TEST_DATA_DIR")
+    if not folder:
+        pytest.skip("TEST_DATA_DIR names no folder with the real data")
+    known = {name: sha256 for files in download.SOURCES.values() for name, _, sha256 in files if sha256}
+    present = [name for name in known if (Path(folder) / name).is_file()]
+    if not present:
+        pytest.skip(f"TEST_DATA_DIR ({folder}) has none of {', '.join(known)}")
+    for name in present:
+        assert download.check_present(Path(folder) / name, known[name]) == known[name]

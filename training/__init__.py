@@ -1,0 +1,1 @@
+"""The one training loop, the run folder, and the hardware it runs on."""

@@ -1,0 +1,150 @@
+"""What stands between a script's flags and its training: checks, hardware, data, loaders, fresh networks.
+
+Everything is checked before anything is written or downloaded; then `start()` makes it ready.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+
+from data.datasets import open_dataset
+from errors import Problems
+from models import build_model, check_net
+from training.device import Hardware
+from training.loop import TrainingState, make_optimizer
+from training.observers import ProgressBar, WandbTracker
+from training.run_folder import RunFolder, check_free
+from utils import check_data, generator, get_loaders, load_data, role_seed, with_weight_seed
+
+# With a flag of these unread, what opening the data or checking it says would only mislead.
+SOURCE_FLAGS = {"dataset", "data_dir", "image_size"}
+SPLIT_FLAGS = {"train_size", "valid_size", "batch_size", "ny_ratio", "ny_kind", "ny_file", "data_seed", "seed"}
+
+
+class Experiment:
+    """One script's settings, checked, and what start() makes of them.
+
+    hardware, dataset: known after the checks. data: LabelledData; train, valid, test: loaders; after start().
+    """
+
+    def __init__(self, args, problems: Problems, folder, check_labels=None):
+        """Check all that can be checked without a download; what is wrong is added to problems.
+
+        check_labels: called with the LabelledData once it is there, to raise BadInput.
+        """
+        self.args, self.folder, self.check_labels = args, Path(folder), check_labels
+        self.hardware = self.dataset = self.data = self.train = self.valid = self.test = None
+        if args.data_seed is None:
+            args.data_seed = args.seed
+        with problems.collect():
+            self.hardware = Hardware.choose(args)
+        if not problems.broken & SOURCE_FLAGS:
+            with problems.collect():
+                self.dataset = open_dataset(args)
+        if self.dataset and not problems.broken & SPLIT_FLAGS:
+            with problems.collect():
+                check_data(args, self.dataset)
+                if not self.dataset.needs_download:
+                    self.data = load_data(args, self.dataset)
+        if self.dataset and not problems.broken & {"net", "width", "norm"}:
+            with problems.collect():
+                check_net(
+                    args.net,
+                    self.dataset.image_size,
+                    channels=self.dataset.channels,
+                    width=args.width,
+                    norm=args.norm,
+                    pretrained=args.pretrained,
+                )
+        with problems.collect():
+            self._check_labels()
+        with problems.collect():
+            check_free(self.folder, args)
+
+    @property
+    def ready(self):
+        """Whether hardware and data set are known, so that what depends on them can be made and checked."""
+        return self.hardware is not None and self.dataset is not None
+
+    def _check_labels(self):
+        if self.check_labels and self.data:
+            self.check_labels(self.data)
+
+    def print_settings(self):
+        """For --check: the resolved settings, a line each."""
+        settings = {**vars(self.args), **self.hardware.describe()}
+        for name, value in settings.items():
+            if name not in ("given", "check"):
+                print(f"{name}: {json.dumps(value)}")
+        if self.dataset.needs_download:
+            print(f"{self.args.dataset} is not in {self.args.data_dir or './datasets'}: a run downloads it first")
+        print(f"all checks passed; nothing started; a run would write {self.folder}")
+
+    def start(self):
+        """Load the data (downloading what is absent), say what it is, make the loaders."""
+        if self.data is None:
+            self.data = load_data(self.args, self.dataset)
+            self._check_labels()
+        self.train, self.valid, self.test = get_loaders(self.args, self.data)
+        print(
+            f"{self.args.dataset}: {self.train.num_samples} training samples, "
+            f"{self.valid.num_samples if self.valid else 0} for validation, {self.test.num_samples} for testing, "
+            f"{self.dataset.num_classes} classes; {self._noise()}"
+        )
+        if self.valid is None:
+            print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
+        print(f"running on {self.hardware}")
+        return self
+
+    def _noise(self):
+        args = self.args
+        if args.ny_file:
+            asked = f"labels of {args.ny_file}"
+        elif args.ny_ratio:
+            asked = f"{args.ny_kind} noise of ratio {args.ny_ratio:g}"
+        else:
+            return "no label noise"
+        return f"{asked}: {self.data.noise_realised:.4f} of the training labels are wrong"
+
+    def with_seed(self, seed):
+        """The same experiment under another --seed; noise and split follow it unless --data_seed was given."""
+        other = copy.copy(self)
+        other.args = copy.copy(self.args)
+        other.args.seed = seed
+        if "data_seed" not in self.args.given:
+            other.args.data_seed, other.data = seed, None
+        return other
+
+    def new_run(self, path=None, args=None, **resolved):
+        """A RunFolder at path (default: the experiment's folder)."""
+        return RunFolder.create(path or self.folder, args or self.args, self.data, self.hardware, **resolved)
+
+    def new_state(self, table=None):
+        """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
+        args, dataset = self.args, self.dataset
+        model = with_weight_seed(
+            args.seed,
+            lambda: build_model(
+                args.net,
+                dataset.num_classes,
+                dataset.image_size,
+                dataset.channels,
+                width=args.width,
+                norm=args.norm,
+                pretrained=args.pretrained,
+            ),
+        )
+        self.train.order = generator(args.seed, "order")
+        self.train.augmentation = generator(args.seed, "augmentation")
+        torch.manual_seed(role_seed(args.seed, "dropout"))
+        self.hardware.place(model)
+        return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train, table)
+
+    def onlookers(self, state, run, label=""):
+        """Observers that any run has: a progress bar and, where asked for, tracking."""
+        observers = [ProgressBar(len(self.train), self.args.epochs, label)]
+        if self.args.wandb != "disabled":
+            observers.append(WandbTracker(state, self.args, run.path))
+        return observers

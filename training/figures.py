@@ -1,0 +1,128 @@
+"""Figures of a run and of a comparison: curves, bars, reliability, confusion."""
+
+import numpy as np
+
+from paths.plots import METHOD_COLORS, figure, save
+
+
+def plot_curves(rows, path):
+    """curves.png of a run: accuracies, losses and calibration error by epoch, from its metrics rows."""
+    fig, axes = figure(columns=3, width=4.4)
+    epochs = [row["epoch"] for row in rows]
+
+    def draw(ax, title, curves):
+        for key, label, style in curves:
+            if key in rows[0]:
+                ax.plot(epochs, [row[key] for row in rows], style, label=label, marker="." if len(rows) < 3 else None)
+        ax.set(title=title, xlabel="epoch")
+        ax.legend()
+
+    draw(
+        axes[0],
+        "accuracy",
+        [
+            ("train_acc_noisy", "training, given labels", "C7-"),
+            ("train_acc_clean", "training, clean labels", "C7--"),
+            ("valid_acc", "validation, given labels", "C1-"),
+            ("test_acc", "test", "C0-"),
+        ],
+    )
+    draw(
+        axes[1],
+        "loss",
+        [
+            ("train_loss", "training (what is minimised)", "C7-"),
+            ("valid_loss", "validation, cross-entropy", "C1-"),
+            ("test_loss", "test, cross-entropy", "C0-"),
+        ],
+    )
+    draw(axes[2], "expected calibration error", [("valid_ece", "validation", "C1-"), ("test_ece", "test", "C0-")])
+    save(fig, path)
+
+
+def plot_comparison(results, curves, title, path):
+    """comparison.png: test accuracy of each method by epoch, and at its last and its chosen epoch.
+
+    results: a list of rows as of results.csv. curves: {method: (seeds, epochs) test accuracies}.
+    """
+    fig, (left, right) = figure(columns=2, width=6, height=4.2)
+    methods = list(curves)
+    for method in methods:
+        mean, spread = np.mean(curves[method], 0), _spread(curves[method])
+        epochs = np.arange(len(mean))
+        left.plot(epochs, mean, color=METHOD_COLORS[method], label=method, lw=2)
+        left.fill_between(epochs, mean - spread, mean + spread, color=METHOD_COLORS[method], alpha=0.15, lw=0)
+    left.set(xlabel="epoch", ylabel="test accuracy (clean labels)", title="over training")
+    left.legend(ncols=2)
+    for place, method in enumerate(methods):
+        for shift, column, hatch, label in (
+            (-0.2, "test_acc_last", None, "last epoch"),
+            (0.2, "test_acc_best", "///", "epoch chosen by validation"),
+        ):
+            values = np.array([row[column] for row in results if row["method"] == method])
+            right.bar(
+                place + shift,
+                values.mean(),
+                0.38,
+                yerr=_spread(values[:, None]),
+                capsize=3,
+                hatch=hatch,
+                color=METHOD_COLORS[method],
+                edgecolor="white",
+                label=label if place == 0 else None,
+            )
+    values = [row[c] for row in results for c in ("test_acc_last", "test_acc_best")]
+    right.set_ylim(max(0, min(values) - 0.08), min(1, max(values) + 0.08))
+    right.set_xticks(range(len(methods)), methods, rotation=20)
+    right.set(title="at the end, and at the chosen epoch")
+    right.legend()
+    fig.suptitle(title)
+    save(fig, path)
+
+
+def plot_reliability(confidence, correct, ece, path, n_bins=10):
+    """A reliability diagram: accuracy against confidence in equal bins, and how many samples each holds."""
+    fig, (top, bottom) = figure(rows=2, height=2.9, sharex=True, height_ratios=(2.2, 1))
+    edges = np.arange(n_bins + 1) / n_bins
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    count = np.bincount(bins, minlength=n_bins)
+    accuracy = np.bincount(bins, weights=correct, minlength=n_bins) / np.maximum(count, 1)
+    centre = (edges[:-1] + edges[1:]) / 2
+    top.bar(centre[count > 0], accuracy[count > 0], 0.092, color="#0072B2", label="accuracy in the bin")
+    top.plot([0, 1], [0, 1], "--", color="#555555", label="perfectly calibrated")
+    top.set(ylabel="accuracy", ylim=(0, 1), title=f"reliability on the test set, ECE {ece:.4f}")
+    top.legend(loc="upper left")
+    bottom.bar(centre, count, 0.092, color="#999999")
+    bottom.set(xlabel="confidence", ylabel="test samples", xlim=(0, 1))
+    save(fig, path)
+
+
+def plot_confusion(counts, class_names, path):
+    """A confusion matrix (K, K) of counts, rows the true class, as shares of each row."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = min(12, 2.5 + 0.4 * len(class_names))
+    fig, ax = figure(width=size, height=size * 0.88)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(class_names) <= 20:
+        ticks = range(len(class_names))
+        ax.set_xticks(ticks, class_names, rotation=45, ha="right")
+        ax.set_yticks(ticks, class_names)
+        for i, j in np.argwhere(shares >= 0.005):
+            ax.text(
+                j,
+                i,
+                f"{100 * shares[i, j]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[i, j] > 0.5 else "black",
+            )
+    ax.grid(False)
+    ax.set(xlabel="predicted class", ylabel="true class", title="test samples, % of each true class")
+    fig.colorbar(image, ax=ax, shrink=0.8)
+    save(fig, path)
+
+
+def _spread(values):
+    """Standard deviation over seeds (axis 0); zero for a single one."""
+    return np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros(np.shape(values)[1:])

@@ -1,0 +1,80 @@
+"""Whatever looks on while a network trains: the table, progress, logs, tracking."""
+
+import torch.nn.functional as F
+from tqdm import tqdm
+
+
+class TableUpdater:
+    """Filter-KD's table: averages softmax(logits / temperature) of every training forward pass."""
+
+    def __init__(self, table, temperature=1.0):
+        self.table, self.temperature = table, temperature
+
+    def after_forward(self, update, epoch, idx, logits):
+        self.table.update(idx, F.softmax(logits / self.temperature, dim=1))
+
+
+class ProgressBar:
+    """A bar an epoch; quiet when standard error is not a terminal."""
+
+    def __init__(self, updates_per_epoch, epochs, label=""):
+        self.total, self.epochs, self.label, self.bar = updates_per_epoch, epochs, label, None
+
+    def before_epoch(self, epoch, model):
+        name = f"{self.label} epoch {epoch + 1}/{self.epochs}".strip()
+        self.bar = tqdm(total=self.total, desc=name, disable=None, leave=False)
+
+    def after_forward(self, update, epoch, idx, logits):
+        self.bar.update()
+
+    def after_epoch(self, epoch, model):
+        self.bar.close()
+
+
+class EpochLog:
+    """A line of figures an epoch, handed to `write` (print, or a file's)."""
+
+    def __init__(self, state, write):
+        self.state, self.write = state, write
+
+    def after_epoch(self, epoch, model):
+        row = self.state.rows[-1]
+        parts = [f"epoch {epoch:3d}", f"lr {row['lr']:.5f}", f"train loss {row['train_loss']:.4f}"]
+        for name in ("train_acc_noisy", "valid_acc", "test_acc", "test_ece"):
+            if name in row:
+                parts.append(f"{name.replace('_acc', '').replace('_', ' ')} {row[name]:.4f}")
+        self.write("  ".join(parts) + f"  {row['seconds']:.1f} s")
+
+
+class WandbTracker:
+    """Weights & Biases under the published keys; t is for training, v for the split that chooses epochs."""
+
+    def __init__(self, state, args, run_path):
+        import wandb  # takes a second to import, and is disabled by default
+
+        self.state, self.wandb = state, wandb
+        settings = {name: value for name, value in vars(args).items() if name != "given"}
+        wandb.init(project=args.proj_name, name=run_path.name, mode=args.wandb, dir=str(run_path), config=settings)
+
+    def after_epoch(self, epoch, model):
+        row = self.state.rows[-1]
+        chooser = "valid" if "valid_acc" in row else "test"
+        self.wandb.log(
+            {
+                "epoch": epoch,
+                "learning_rate": row["lr"],
+                "loss": row["train_loss"],
+                "tacc": row["train_acc_noisy"],
+                "tloss": row["train_loss"],
+                "tECE": row["train_ece"],
+                "vacc": row[f"{chooser}_acc"],
+                "vloss": row[f"{chooser}_loss"],
+                "vECE": row[f"{chooser}_ece"],
+                "bestg_ac": self.state.best["acc"][1],
+                "bestg_lo": self.state.best["loss"][1],
+                **{key: value for key, value in row.items() if key.startswith("test_")},
+            }
+        )
+
+    def close(self):
+        self.wandb.finish()

@@ -1,0 +1,131 @@
+"""A finished run as a teacher: finding it, inheriting its data settings, reading its network or its table."""
+
+import sys
+import warnings
+from pathlib import Path
+
+from errors import BadInput
+from models import build_model, check_net, load_weights
+from supervision.table import PredictionTable, sidecar_path
+from training.files import read_json
+from training.run_folder import RESULTS, read_args
+
+# What a student must share with its teacher, so that both see the same rows with the same labels.
+INHERITED = (
+    "dataset",
+    "image_size",
+    "train_size",
+    "valid_size",
+    "valid_rows",
+    "ny_ratio",
+    "ny_kind",
+    "ny_file",
+    "data_seed",
+)
+
+
+class Teacher:
+    """The run folder that --teach_path names: a name below results/Gen_teacher, or a path.
+
+    teach_type: "net", "table", or another when only its data settings are wanted; teach_name: which of its files.
+    args: its args.json, or None for a folder without one, such as the published code's.
+    """
+
+    def __init__(self, teach_path, teach_type, teach_name):
+        self.name = teach_name
+        candidates = [RESULTS / "Gen_teacher" / teach_path, Path(teach_path)]
+        self.path = next((path for path in candidates if path.is_dir()), None)
+        if self.path is None:
+            raise BadInput(
+                f"--teach_path {teach_path}: no such run below {candidates[0].parent} and no such folder; "
+                "train one with main_gen_teacher.py, or give a run's folder"
+            )
+        self.args = read_args(self.path) if (self.path / "args.json").exists() else None
+        self.table_path = self.path / f"{teach_name}.npy" if teach_type == "table" else None
+
+    def pass_on_settings(self, args, problems):
+        """Give args the teacher's data settings; flags that the user gave and that contradict are problems."""
+        if self.args is None:
+            return
+        for name in INHERITED:
+            theirs, ours = self.args[name], getattr(args, name)
+            if name in args.given and name not in problems.broken and theirs != ours:
+                # a label file may lie elsewhere now: what it holds is compared later
+                if not (name == "ny_file" and theirs and ours):
+                    problems.add(
+                        f"--{name} {ours}: the teacher in {self.path} has {name} {theirs}; "
+                        "leave the flag out, or take another teacher",
+                        name,
+                    )
+            else:
+                setattr(args, name, theirs)
+                problems.broken.discard(name)
+        if "data_dir" not in args.given:
+            args.data_dir = self.args["data_dir"]
+
+    def check_labels(self, data):
+        """BadInput that says what differs when the teacher was trained on other labels than `data` has."""
+        if self.args is not None:
+            _compare(f"the teacher in {self.path}", self.args["resolved"], data)
+        if self.table_path and sidecar_path(self.table_path).exists():
+            _compare(self.table_path, read_json(sidecar_path(self.table_path)), data)
+
+    def read_network(self, args, dataset, teach_net=None):
+        """The network of teach_name.pt, on the CPU; of a folder without args.json, what --teach_net or --net says."""
+        path = self._file(".pt")
+        settings = self.args or {**vars(args), "net": teach_net or args.net}
+        if self.args is None:
+            _warn(f"{path}: no args.json beside it; read as a {settings['net']} for {dataset.num_classes} classes")
+        elif teach_net not in (None, settings["net"]):
+            raise BadInput(
+                f"--teach_net {teach_net}: the teacher in {self.path} is a {settings['net']}; leave the flag out"
+            )
+        options = {name: settings[name] for name in ("width", "norm", "pretrained")}
+        check_net(settings["net"], dataset.image_size, channels=dataset.channels, flag="--teach_net", **options)
+        model = build_model(
+            settings["net"], dataset.num_classes, dataset.image_size, dataset.channels, fetch=False, **options
+        )
+        load_weights(model, path)
+        return model
+
+    def read_table(self, dataset):
+        """The PredictionTable of teach_name.npy, of the data set's shape, on the CPU."""
+        path = self._file(".npy")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                table = PredictionTable.load(path)
+            except ValueError as problem:
+                raise BadInput(str(problem)) from None
+        for warning in said:
+            _warn(warning.message)
+        expected = (dataset.num_train, dataset.num_classes)
+        if tuple(table.values.shape) != expected:
+            raise BadInput(
+                f"{path}: has shape {tuple(table.values.shape)}, the data set needs {expected} "
+                "(training samples, classes); take the table of a teacher of this data"
+            )
+        return table
+
+    def _file(self, ending):
+        path = self.path / f"{self.name}{ending}"
+        if not path.is_file():
+            there = ", ".join(sorted(p.stem for p in self.path.glob(f"*{ending}") if p.stem != "last")) or "none"
+            raise BadInput(f"--teach_name {self.name}: {self.path} has no {path.name}; it has: {there}")
+        return path
+
+
+def _compare(name, theirs, data):
+    """Compare the fingerprints of labels in a dict of theirs with the data's."""
+    ours = data.fingerprints()
+    for key, what in (("y_sha256", "clean labels"), ("ny_sha256", "noisy labels")):
+        if theirs.get(key, ours[key]) != ours[key]:
+            raise BadInput(
+                f"{name}: its {what} are not those of this data set (SHA-256 {theirs[key][:12]} there, "
+                f"{ours[key][:12]} here); give the data it was trained on with --data_dir or --ny_file, "
+                "or take another teacher"
+            )
+
+
+def _warn(message):
+    print(f"warning: {message}", file=sys.stderr)
