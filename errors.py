@@ -7,6 +7,7 @@ what broke while running (exit 1). `Problems` gathers them, so that two mistakes
 import argparse
 import contextlib
 import math
+import re
 import sys
 
 
@@ -63,11 +64,20 @@ count = value("expected a whole number from 1 on", int, lambda v: v >= 1)
 whole = value("expected a whole number from 0 on", int, lambda v: v >= 0)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults in the help, where there are any; the description's lines as they were written."""
+
+    def _get_help_string(self, action):
+        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
+
+
 class CheckedParser(argparse.ArgumentParser):
     """An ArgumentParser that finds all mistakes before it speaks, and remembers which flags were given."""
 
     def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+        # argparse takes -1e-3 and -inf for flags: read as values, they are reported with the other mistakes
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE)
 
     def error(self, message):
         raise BadInput(message)

@@ -89,8 +89,9 @@ def make_target(args, teacher, experiment):
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
+    known = "teach_type" not in problems.broken  # else no word about the teacher that the default would need
     taught, teacher = args.teach_type in TAUGHT, None
-    if taught or "teach_path" in args.given:
+    if (taught and known) or "teach_path" in args.given:
         with problems.collect():
             teacher = Teacher(args.teach_path, args.teach_type, args.teach_name)
             teacher.pass_on_settings(args, problems)
@@ -103,7 +104,7 @@ def main(argv=None) -> Path | None:
         RESULTS / args.proj_name / f"{kind}_{run_name(args)}",
         check_labels=teacher and teacher.check_labels,
     )
-    if experiment.ready and (teacher or not taught):
+    if experiment.ready and known and (teacher or not taught):
         with problems.collect():
             target = make_target(args, teacher, experiment)
     problems.stop_if_any()
@@ -117,7 +118,7 @@ def main(argv=None) -> Path | None:
             f"{unvisited} of {len(experiment.data.train_idx)} training samples have no row in the teacher's table; "
             "they are trained on their own label"
         )
-    run = experiment.new_run(teacher=str(teacher.path) if teacher else None)
+    run = experiment.new_run(teacher=str(teacher.path) if teacher else None, filt_tau=1.0)
     num_samples, num_classes = len(experiment.data.y), experiment.dataset.num_classes
     table = PredictionTable(num_samples, num_classes, args.smoothing, experiment.hardware.device)
     state = experiment.new_state(table)

@@ -110,7 +110,7 @@ def experiment_parser(description, **defaults):
     flag("--overwrite", action="store_true", help="replace a run of the same name")
     flag("--wandb", default="disabled", help="track with Weights & Biases", **one_of(["disabled", "online", "offline"]))
     flag("--check", action="store_true", help="check everything, print the resolved settings, start nothing")
-    parser.set_defaults(valid_rows="random", **defaults)
+    parser.set_defaults(**{"valid_rows": "random", **defaults})
     return parser
 
 
@@ -182,12 +182,14 @@ def check_data(args, dataset):
     elif args.ny_file:
         with problems.collect():
             _read_noise_file(args, dataset)
+    if dataset.num_classes < 2:
+        problems.add(f"--dataset {args.dataset}: the training set has one class only; two are needed")
     in_use = args.train_size or dataset.num_train
     if in_use > dataset.num_train:
         problems.add(
             f"--train_size {args.train_size}: the training set has {dataset.num_train} samples; give at most that"
         )
-    elif in_use < dataset.num_classes:
+    elif args.train_size and in_use < dataset.num_classes:
         problems.add(
             f"--train_size {args.train_size}: fewer than the {dataset.num_classes} classes; give one of each at least"
         )
@@ -240,31 +242,11 @@ def get_loaders(args, data=None):
     and in a validation split that the data set brings: in that split).
     """
     data = data or load_data(args)
-    dataset, device = data.dataset, pick_device(args.device)
-
-    def loader(split, rows, ny, batch_size, **settings):
-        images = split.images
-        if isinstance(images, FolderImages):
-            images = images.into_memory(rows) if images.fits_in_memory(rows) else images
-        elif len(rows) < len(images):
-            images = images[torch.from_numpy(rows)]
-        return IndexedLoader(
-            images,
-            split.labels[rows],
-            ny[rows],
-            rows,
-            batch_size,
-            dataset.mean,
-            dataset.std,
-            device,
-            num_workers=args.num_work,
-            **settings,
-        )
-
-    def whole(split):
-        return loader(split, np.arange(len(split.labels)), split.labels, EVAL_BATCH)
-
-    train = loader(
+    dataset = data.dataset
+    dataset.measure()
+    train = _loader(
+        args,
+        dataset,
         dataset.train,
         data.train_idx,
         data.ny,
@@ -275,10 +257,40 @@ def get_loaders(args, data=None):
     )
     valid = None
     if len(data.valid_idx):
-        valid = loader(dataset.train, data.valid_idx, data.ny, EVAL_BATCH)
+        valid = _loader(args, dataset, dataset.train, data.valid_idx, data.ny)
     elif dataset.valid and args.valid_size:
-        valid = whole(dataset.valid)
-    return train, valid, whole(dataset.test)
+        valid = _whole_split(args, dataset, dataset.valid)
+    return train, valid, get_test_loader(args, dataset)
+
+
+def get_test_loader(args, dataset):
+    """The test split of a loaded and measured Dataset alone, in order, with its clean labels."""
+    return _whole_split(args, dataset, dataset.test)
+
+
+def _whole_split(args, dataset, split):
+    return _loader(args, dataset, split, np.arange(len(split.labels)), split.labels)
+
+
+def _loader(args, dataset, split, rows, ny, batch_size=EVAL_BATCH, **settings):
+    images = split.images
+    if isinstance(images, FolderImages):
+        images = images.into_memory(rows) if images.fits_in_memory(rows) else images
+    elif len(rows) < len(images):
+        images = images[torch.from_numpy(rows)]
+    device = pick_device(args.device)
+    return IndexedLoader(
+        images,
+        split.labels[rows],
+        ny[rows],
+        rows,
+        batch_size,
+        dataset.mean,
+        dataset.std,
+        device,
+        num_workers=args.num_work,
+        **settings,
+    )
 
 
 def _read_noise_file(args, dataset):

@@ -4,6 +4,7 @@ Adding one is adding a function to DATASETS that takes the arguments and returns
 """
 
 import hashlib
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,15 @@ from errors import BadInput, NeedsDownload
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published normalisation
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+    maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+    snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+    tulip turtle wardrobe whale willow_tree wolf woman worm
+""".split()
 
 
 @dataclass
@@ -56,12 +66,15 @@ class Dataset:
         return self.train is None
 
     def load(self):
-        """Make train, test, mean and std available, downloading what is absent (NeedsDownload if that fails)."""
+        """Make train and test available, downloading what is absent (NeedsDownload if that fails)."""
         if self.needs_download:
             self._load(self)
+        return self
+
+    def measure(self):
+        """Make mean and std available: those of the training images, where none are set. May decode them all."""
         if not self.mean:
             self.mean, self.std = mean_and_std(self.train.images)
-        return self
 
 
 def open_dataset(args):
@@ -126,7 +139,7 @@ def cifar(args):
                 "put torchvision's files there, or try again with a connection"
             ) from None
 
-    classes = CIFAR10_CLASSES if args.dataset == "cifar10" else [str(k) for k in range(100)]
+    classes = CIFAR10_CLASSES if args.dataset == "cifar10" else CIFAR100_CLASSES
     dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, _load=download)
     try:
         fill(dataset, download=False)
@@ -144,32 +157,33 @@ def npz(args):
     path = args.data_dir
     if not path.is_file():
         raise BadInput(f"--data_dir {path}: there is no such file; --dataset npz needs a .npz file")
+    if not zipfile.is_zipfile(path):
+        raise BadInput(f"--data_dir {path}: is not a .npz file; give one made by numpy.savez")
+    wanted = [f"{s}_{what}" for s in ("train", "test", "val") for what in ("images", "labels")] + ["class_names"]
     try:
         with np.load(path, allow_pickle=False) as file:
-            wanted = [f"{s}_{what}" for s in ("train", "test", "val") for what in ("images", "labels")] + [
-                "class_names"
-            ]
             arrays = {key: file[key] for key in wanted if key in file}
     except Exception as problem:  # whatever a damaged or foreign file makes numpy and zipfile say
         raise BadInput(
             f"--data_dir {path}: not readable as .npz ({problem}); give an intact file without pickled objects"
         ) from None
-    missing = [key for key in ("train_images", "train_labels", "test_images", "test_labels") if key not in arrays]
+    present = ["train", "test"] + ["val"] * any(key.startswith("val_") for key in arrays)
+    missing = [key for key in wanted if key not in arrays and key.split("_")[0] in present]
     if missing:
         raise BadInput(f"--data_dir {path}: has no {', '.join(missing)}; a .npz data set needs them")
     mistakes = []
-    splits = {
-        name: _npz_split(path, name, arrays, mistakes)
-        for name in ("train", "test", "val")
-        if f"{name}_images" in arrays and f"{name}_labels" in arrays
-    }
+    splits = {name: _npz_split(path, name, arrays, mistakes) for name in present}
+    names = arrays.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "Uiu" or not len(names)):
+        mistakes.append(
+            f"--data_dir {path}: class_names must be text of shape (K,), found {names.shape} of {names.dtype}"
+        )
     if mistakes:
         raise BadInput(*mistakes)
     shapes = {s.images.shape[1:] for s in splits.values()}
     if len(shapes) > 1:
         raise BadInput(f"--data_dir {path}: images of different shapes, {sorted(map(tuple, shapes))}; one is needed")
-    names = [str(n) for n in arrays["class_names"]] if "class_names" in arrays else None
-    num_classes = len(names) if names else int(splits["train"].labels.max()) + 1
+    num_classes = int(splits["train"].labels.max()) + 1 if names is None else len(names)
     for name, split in splits.items():
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)][0]
@@ -180,7 +194,7 @@ def npz(args):
     return Dataset(
         "npz",
         len(splits["train"].labels),
-        names or [str(k) for k in range(num_classes)],
+        [str(name) for name in (range(num_classes) if names is None else names)],
         channels,
         min(height, width),
         splits["train"],
@@ -194,22 +208,23 @@ def _npz_split(path, name, arrays, mistakes):
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        images = None
         mistakes.append(
             f"--data_dir {path}: {name}_images must be uint8 (N, H, W) or (N, H, W, 1 or 3), "
-            f"found {arrays[f'{name}_images'].shape} of {images.dtype}"
+            f"found {arrays[f'{name}_images'].shape} of {arrays[f'{name}_images'].dtype}"
         )
-    if labels.shape == (len(labels), 1):
+    if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         mistakes.append(
             f"--data_dir {path}: {name}_labels must be whole numbers of shape (N,), "
             f"found {labels.shape} of {labels.dtype}"
         )
-    elif len(labels) != len(images):
+    elif images is not None and len(labels) != len(images):
         mistakes.append(
             f"--data_dir {path}: {len(images)} {name}_images but {len(labels)} {name}_labels; the lengths must be equal"
         )
-    return Split(torch.from_numpy(images) if images.dtype == np.uint8 else None, labels)
+    return None if mistakes else Split(torch.from_numpy(images), labels.astype(np.int64))
 
 
 def folder(args):
@@ -247,16 +262,17 @@ def tinyimagenet(args):
 
 def _folder_dataset(name, root, test, valid, image_size):
     class_names = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
+    number = {name: k for k, name in enumerate(class_names)}
     mistakes, splits = [], {}
     for split in filter(None, ("train", test, valid)):
-        unknown = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and p.name not in class_names)
+        unknown = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and p.name not in number)
         files = sorted(
             f.relative_to(root / split).as_posix()
             for c in class_names
             for f in (root / split / c).rglob("*")
             if f.suffix.lower() in EXTENSIONS
         )
-        labels = np.array([class_names.index(f.split("/", 1)[0]) for f in files], np.int64)
+        labels = np.array([number[f.split("/", 1)[0]] for f in files], np.int64)
         if unknown:
             mistakes.append(f"--data_dir {root}: {split}/ has the class {unknown[0]}, which train/ has not")
         elif not files:

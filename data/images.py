@@ -12,15 +12,21 @@ from tqdm import tqdm
 from errors import BadInput
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+MOST_MEASURED = 100_000  # images that the normalisation is measured on
 
 
 def decode(path, image_size, channels):
     """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out.
 
-    Raises OSError (or what else the file makes Pillow say) for a file that is no image.
+    Of 16 bits a pixel the upper 8 are kept. Raises OSError (or what else the file makes Pillow say) for a file
+    that is no image, ValueError for pixels of 32 bits.
     """
     with Image.open(path) as image:
+        if image.mode in ("I", "F"):  # Pillow would clip them at 255: an image all white, or all black
+            raise ValueError("pixels of 32 bits, which have no agreed range; save it with 8 bits")
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
         image = image.convert("RGB" if channels == 3 else "L")
         if image.size != (image_size, image_size):
@@ -57,8 +63,9 @@ class FolderImages:
         return 1
 
     def fits_in_memory(self, rows):
-        """Whether these rows, decoded, take at most half of the memory that is free."""
-        return len(rows) * self.image_size**2 * self.channels <= available_memory() / 2
+        """Whether the rows that are not decoded yet take at most half of the memory that is free."""
+        missing = len(rows) if self._decoded is None else np.count_nonzero(~self._decoded[rows])
+        return int(missing) * self.image_size**2 * self.channels <= available_memory() / 2
 
     def into_memory(self, rows):
         """Decoded rows as a uint8 tensor (len(rows), S, S, C), kept, so that each file is decoded once."""
@@ -85,24 +92,32 @@ class FolderImages:
         if unreadable:
             shown = "; ".join(f"{path} ({problem})" for path, problem in sorted(unreadable, key=lambda u: u[0])[:5])
             raise BadInput(
-                f"--data_dir: {len(unreadable)} images cannot be read, mend or remove them: "
+                f"{self.root}: {len(unreadable)} images cannot be read, mend or remove them: "
                 f"{shown}{' ...' if len(unreadable) > 5 else ''}"
             )
         return pixels
 
 
 def mean_and_std(images):
-    """Per-channel mean and standard deviation of pixels in [0, 1]; of 10,000 where they do not fit in memory."""
+    """Per-channel mean and standard deviation of pixels in [0, 1].
+
+    Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
+    from the set alone, not from the memory that is free, or two equal runs would differ.
+    """
     if isinstance(images, FolderImages):
-        rows = np.arange(len(images))
+        rows = np.unique(np.linspace(0, len(images) - 1, MOST_MEASURED).astype(int))
         if images.fits_in_memory(rows):
-            images = images.into_memory(rows)
+            chunks = images.into_memory(rows).split(2048)
         else:
-            images = torch.from_numpy(images.decode_rows(np.unique(np.linspace(0, rows[-1], 10_000).astype(int))))
-    count = images.numel() / images.shape[-1]
-    mean = sum((chunk / 255).double().sum((0, 1, 2)) for chunk in images.split(2048)) / count
-    square = sum(((chunk / 255).double() ** 2).sum((0, 1, 2)) for chunk in images.split(2048)) / count
-    std = (square - mean**2).clamp_min(1e-6).sqrt()
+            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + 2048])) for a in range(0, len(rows), 2048))
+    else:
+        chunks = images.split(2048)
+    count = total = square = 0
+    for chunk in chunks:
+        pixels = (chunk / 255).double().flatten(0, 2)
+        count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)
+    mean = total / count
+    std = (square / count - mean**2).clamp_min(1e-6).sqrt()
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 

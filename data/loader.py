@@ -3,10 +3,11 @@
 import copy
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from data import augment
 from data.images import FolderImages
+from errors import RunFailure
 
 
 class IndexedLoader:
@@ -92,8 +93,12 @@ class IndexedLoader:
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
+            collate_fn=_collate,
         )
-        return (images.to(self.device, non_blocking=True) for images in reader)
+        for images in reader:
+            if isinstance(images, str):
+                raise RunFailure(images)
+            yield images.to(self.device, non_blocking=True)
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""
@@ -116,7 +121,7 @@ class IndexedLoader:
 
 
 class _DecodedRows:
-    """FolderImages as torch's DataLoader wants them: a row number in, pixels out."""
+    """FolderImages as torch's DataLoader wants them: a row number in, pixels out; of a damaged file, what is wrong."""
 
     def __init__(self, images):
         self.images = images
@@ -125,4 +130,12 @@ class _DecodedRows:
         return len(self.images)
 
     def __getitem__(self, row):
-        return torch.from_numpy(self.images.decode_row(row).copy())
+        try:
+            return torch.from_numpy(self.images.decode_row(row).copy())
+        except Exception as problem:  # raised in a worker, it would come out as a traceback
+            return f"{self.images.root / self.images.paths[row]}: cannot be read ({problem}); mend it"
+
+
+def _collate(pixels):
+    problems = [p for p in pixels if isinstance(p, str)]
+    return problems[0] if problems else default_collate(pixels)

@@ -63,12 +63,14 @@ def read_labels(spec, num_samples, class_names, paths=None):
     path, key = split_file_and_key(spec)
     if not path.is_file():
         raise BadInput(f"--ny_file: there is no file {path}; give FILE or FILE:KEY")
+    if key is not None and path.suffix in (".npy", ".csv"):
+        raise BadInput(f"--ny_file {spec}: a {path.suffix} file has no keys; leave :{key} out")
     readers = {".pt": _read_pt, ".npz": _read_npz, ".npy": _read_npy}
     if path.suffix == ".csv":
         labels = _read_csv(path, num_samples, class_names, paths)
     elif path.suffix in readers:
         try:
-            labels = readers[path.suffix](path, key)
+            labels = np.asarray(readers[path.suffix](path, key))
         except BadInput:
             raise
         except Exception as problem:  # whatever a damaged file makes its reader say
@@ -79,7 +81,6 @@ def read_labels(spec, num_samples, class_names, paths=None):
 
 
 def _checked(path, labels, num_samples, num_classes):
-    labels = np.asarray(labels)
     if labels.shape == (num_samples, 1):
         labels = labels[:, 0]
     if labels.shape != (num_samples,):
@@ -134,8 +135,8 @@ def _pick(path, content, key):
 def _read_csv(path, num_samples, class_names, paths):
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
-            header, lines = reader.fieldnames or [], list(reader)
+            reader = csv.DictReader(f, skipinitialspace=True)
+            header, lines = reader.fieldnames or [], [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as problem:
         raise BadInput(f"--ny_file {path}: not readable as CSV ({problem})") from None
     by = "idx" if "idx" in header else "path"
@@ -146,13 +147,16 @@ def _read_csv(path, num_samples, class_names, paths):
     rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
     names = {name: k for k, name in enumerate(class_names)}
     labels = np.full(num_samples, -1, np.int64)
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         sample, label = (line[by] or "").strip(), (line["label"] or "").strip()
         row = rows.get(sample, rows.get(sample.removeprefix("train/")))
         if row is None:
             raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} is not in the training set")
-        if label not in names and not label.isdecimal():
-            raise BadInput(f"--ny_file {path}, line {number}: {label} is neither a class name nor a class number")
+        if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < len(class_names)):
+            raise BadInput(
+                f"--ny_file {path}, line {number}: {label} is neither a class name nor a class number "
+                f"from 0 to {len(class_names) - 1}"
+            )
         if labels[row] >= 0:
             raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} stands there twice")
         labels[row] = names[label] if label in names else int(label)

@@ -9,6 +9,7 @@ This file needs torch and numpy only: copy it into any project. In a training lo
     table.save("q_smooth.npy")
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -95,31 +96,31 @@ class PredictionTable:
         """
         path = Path(path)
         values = self.values.cpu().numpy()
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as f:
+        with _whole_file(path) as f:
             np.save(f, values, allow_pickle=False)
             f.flush()
-            os.fsync(f.fileno())
-        sidecar = {
-            **(metadata or {}),
-            "shape": list(values.shape),
-            "smoothing": self.smoothing,
-            "rows_visited": int(self.visited.sum()),
-            "sha256": _sha256(partial),
-            "sha256_before": _sha256(path) if path.exists() else None,
-        }
-        _write_json(sidecar_path(path), sidecar)
-        os.replace(partial, path)
+            sidecar = {
+                **(metadata or {}),
+                "shape": list(values.shape),
+                "smoothing": self.smoothing,
+                "rows_visited": int(self.visited.sum()),
+                "sha256": _sha256(f.name),
+                "sha256_before": _sha256(path) if path.exists() else None,
+            }
+            with _whole_file(sidecar_path(path)) as json_file:
+                json_file.write(json.dumps(sidecar, indent=1).encode())
 
     @classmethod
     def load(cls, path):
         """The table saved at path, on the CPU. ValueError names the file and what is wrong with it.
 
         Never unpickles. A .npy without its .json (the published code writes such) is accepted, with a
-        warning, once its shape and values make sense; its smoothing is
-        not known (None), so it cannot be updated.
+        warning, once its shape and values make sense; its smoothing is not known (None), so that it cannot be
+        updated before it is set.
         """
         path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file")
         sidecar = None
         if sidecar_path(path).exists():
             sidecar = _read_json(sidecar_path(path))
@@ -170,13 +171,21 @@ def read_distributions(path, may_be_zero=False):
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def _write_json(path, content):
+@contextlib.contextmanager
+def _whole_file(path):
+    """Open a file that appears under its name only when the block ends without an exception."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w") as f:
-        json.dump(content, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except OSError as problem:  # a full disk's error names no file
+        problem.filename = problem.filename or str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read_json(path):

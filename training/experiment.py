@@ -87,6 +87,8 @@ class Experiment:
         if self.data is None:
             self.data = load_data(self.args, self.dataset)
             self._check_labels()
+        if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
+            self._build_model()
         self.train, self.valid, self.test = get_loaders(self.args, self.data)
         print(
             f"{self.args.dataset}: {self.train.num_samples} training samples, "
@@ -123,24 +125,25 @@ class Experiment:
 
     def new_state(self, table=None):
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
-        args, dataset = self.args, self.dataset
-        model = with_weight_seed(
-            args.seed,
-            lambda: build_model(
-                args.net,
-                dataset.num_classes,
-                dataset.image_size,
-                dataset.channels,
-                width=args.width,
-                norm=args.norm,
-                pretrained=args.pretrained,
-            ),
-        )
+        args = self.args
+        model = with_weight_seed(args.seed, self._build_model)
         self.train.order = generator(args.seed, "order")
         self.train.augmentation = generator(args.seed, "augmentation")
         torch.manual_seed(role_seed(args.seed, "dropout"))
         self.hardware.place(model)
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train, table)
+
+    def _build_model(self):
+        args, dataset = self.args, self.dataset
+        return build_model(
+            args.net,
+            dataset.num_classes,
+            dataset.image_size,
+            dataset.channels,
+            width=args.width,
+            norm=args.norm,
+            pretrained=args.pretrained,
+        )
 
     def onlookers(self, state, run, label=""):
         """Observers that any run has: a progress bar and, where asked for, tracking."""

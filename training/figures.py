@@ -1,8 +1,9 @@
 """Figures of a run and of a comparison: curves, bars, reliability, confusion."""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-from paths.plots import METHOD_COLORS, figure, save
+from paths.plots import METHOD_COLORS, SPLIT_COLORS, figure, save
 
 
 def plot_curves(rows, path):
@@ -13,30 +14,37 @@ def plot_curves(rows, path):
     def draw(ax, title, curves):
         for key, label, style in curves:
             if key in rows[0]:
-                ax.plot(epochs, [row[key] for row in rows], style, label=label, marker="." if len(rows) < 3 else None)
+                marker = "." if len(rows) < 3 else None
+                color = SPLIT_COLORS[key.split("_")[0]]
+                ax.plot(epochs, [row[key] for row in rows], style, color=color, label=label, marker=marker)
         ax.set(title=title, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
 
     draw(
         axes[0],
         "accuracy",
         [
-            ("train_acc_noisy", "training, given labels", "C7-"),
-            ("train_acc_clean", "training, clean labels", "C7--"),
-            ("valid_acc", "validation, given labels", "C1-"),
-            ("test_acc", "test", "C0-"),
+            ("train_acc_noisy", "training, given labels", "-"),
+            ("train_acc_clean", "training, clean labels", "--"),
+            ("valid_acc", "validation, given labels", "-"),
+            ("test_acc", "test", "-"),
         ],
     )
     draw(
         axes[1],
         "loss",
         [
-            ("train_loss", "training (what is minimised)", "C7-"),
-            ("valid_loss", "validation, cross-entropy", "C1-"),
-            ("test_loss", "test, cross-entropy", "C0-"),
+            ("train_loss", "training (what is minimised)", "-"),
+            ("valid_loss", "validation, cross-entropy", "-"),
+            ("test_loss", "test, cross-entropy", "-"),
         ],
     )
-    draw(axes[2], "expected calibration error", [("valid_ece", "validation", "C1-"), ("test_ece", "test", "C0-")])
+    draw(
+        axes[2],
+        "expected calibration error (10 bins)",
+        [("valid_ece", "validation, given labels", "-"), ("test_ece", "test", "-")],
+    )
     save(fig, path)
 
 
@@ -53,6 +61,7 @@ def plot_comparison(results, curves, title, path):
         left.plot(epochs, mean, color=METHOD_COLORS[method], label=method, lw=2)
         left.fill_between(epochs, mean - spread, mean + spread, color=METHOD_COLORS[method], alpha=0.15, lw=0)
     left.set(xlabel="epoch", ylabel="test accuracy (clean labels)", title="over training")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(ncols=2)
     for place, method in enumerate(methods):
         for shift, column, hatch, label in (
@@ -91,7 +100,7 @@ def plot_reliability(confidence, correct, ece, path, n_bins=10):
     top.bar(centre[count > 0], accuracy[count > 0], 0.092, color="#0072B2", label="accuracy in the bin")
     top.plot([0, 1], [0, 1], "--", color="#555555", label="perfectly calibrated")
     top.set(ylabel="accuracy", ylim=(0, 1), title=f"reliability on the test set, ECE {ece:.4f}")
-    top.legend(loc="upper left")
+    fig.legend(loc="outside lower center", ncols=2)
     bottom.bar(centre, count, 0.092, color="#999999")
     bottom.set(xlabel="confidence", ylabel="test samples", xlim=(0, 1))
     save(fig, path)

@@ -19,8 +19,10 @@ def whole_file(path, mode="wb"):
             f.flush()
             os.fsync(f.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as problem:
         partial.unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.filename is None:  # a full disk's error names no file
+            problem.filename = str(path)
         raise
 
 

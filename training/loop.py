@@ -127,10 +127,10 @@ def _tell(observers, moment, *what):
 
 def _stop_unless(finite, state, lr):
     if not finite:
+        saved = f"what was saved up to epoch {state.epoch - 1} is whole" if state.epoch else "no epoch was saved"
         raise RunFailure(
             f"the loss is no longer finite, at or shortly before update {state.update} (epoch "
-            f"{state.epoch}, learning rate {lr:g}); what was saved up to epoch {state.epoch - 1} is "
-            "whole; try a smaller --lr, or --warmup"
+            f"{state.epoch}, learning rate {lr:g}); {saved}; try a smaller --lr, or --warmup"
         )
 
 
@@ -189,6 +189,7 @@ def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, 
         for name, loader in (("valid", valid), ("test", test)):
             if loader is not None:
                 row |= {f"{name}_{key}": v for key, v in evaluate(state.model, forward, loader).items()}
+        _stop_unless(math.isfinite(row["test_loss"]), state, lr)  # the epoch's last step may have been the bad one
         row["seconds"] = time.perf_counter() - started
         new_best = []
         for figure, better in (("acc", lambda a, b: a > b), ("loss", lambda a, b: a < b)):  # ties: the first stays

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from training.run_folder import RESULTS
+
 
 class TableUpdater:
     """Filter-KD's table: averages softmax(logits / temperature) of every training forward pass."""
@@ -52,14 +54,15 @@ class WandbTracker:
     def __init__(self, state, args, run_path):
         import wandb  # takes a second to import, and is disabled by default
 
-        self.state, self.wandb = state, wandb
+        self.state, self.epochs = state, args.epochs
         settings = {name: value for name, value in vars(args).items() if name != "given"}
-        wandb.init(project=args.proj_name, name=run_path.name, mode=args.wandb, dir=str(run_path), config=settings)
+        name = run_path.relative_to(RESULTS / args.proj_name).as_posix()  # of a comparison: its seed and method too
+        self.run = wandb.init(project=args.proj_name, name=name, mode=args.wandb, dir=str(run_path), config=settings)
 
     def after_epoch(self, epoch, model):
         row = self.state.rows[-1]
         chooser = "valid" if "valid_acc" in row else "test"
-        self.wandb.log(
+        self.run.log(
             {
                 "epoch": epoch,
                 "learning_rate": row["lr"],
@@ -75,6 +78,5 @@ class WandbTracker:
                 **{key: value for key, value in row.items() if key.startswith("test_")},
             }
         )
-
-    def close(self):
-        self.wandb.finish()
+        if self.state.epoch == self.epochs:  # or the next method of a comparison would be logged into this run
+            self.run.finish()

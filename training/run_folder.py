@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torchvision
 
-from errors import BadInput
+from errors import BadInput, RunFailure
+from models import build_model
 from training.figures import plot_curves
 from training.files import read_json, whole_file, write_json
 
@@ -106,8 +107,11 @@ class RunFolder:
                 f.write(weights.getbuffer())
             if state.table is not None:
                 state.table.save(self.path / f"{name}.npy", {**self.table_metadata, "epoch": epoch})
-        with whole_file(self.path / "last.pt") as f:
-            torch.save(state.state_dict(), f)
+        try:
+            with whole_file(self.path / "last.pt") as f:
+                torch.save(state.state_dict(), f)
+        except RuntimeError as problem:  # what torch.save makes of a full disk
+            raise RunFailure(f"{self.path / 'last.pt'}: cannot be written, is the disk full? ({problem})") from problem
         write_metrics(self.path / "metrics.csv", state.rows)
 
     def finish(self, state):
@@ -129,6 +133,30 @@ def read_args(folder):
     if "resolved" not in args:
         raise BadInput(f"{folder}/args.json: not a run's arguments; take an intact copy")
     return args
+
+
+def network_of(settings):
+    """The network that a run's args.json describes, on the CPU, ready for load_weights."""
+    resolved = settings["resolved"]
+    return build_model(
+        settings["net"],
+        resolved["num_classes"],
+        resolved["image_size"],
+        resolved["channels"],
+        width=settings["width"],
+        norm=settings["norm"],
+        pretrained=settings["pretrained"],
+        fetch=False,
+    )
+
+
+def checkpoint_path(folder, flag, name, ending=".pt"):
+    """folder/NAME.pt (or .npy); BadInput that lists what there is when that is missing."""
+    path = Path(folder) / f"{name}{ending}"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in Path(folder).glob(f"*{ending}") if p.stem != "last")) or "none"
+        raise BadInput(f"{flag} {name}: {folder} has no {path.name}; it has: {there}")
+    return path
 
 
 def environment():

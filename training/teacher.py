@@ -8,7 +8,7 @@ from errors import BadInput
 from models import build_model, check_net, load_weights
 from supervision.table import PredictionTable, sidecar_path
 from training.files import read_json
-from training.run_folder import RESULTS, read_args
+from training.run_folder import RESULTS, checkpoint_path, network_of, read_args
 
 # What a student must share with its teacher, so that both see the same rows with the same labels.
 INHERITED = (
@@ -64,33 +64,50 @@ class Teacher:
             args.data_dir = self.args["data_dir"]
 
     def check_labels(self, data):
-        """BadInput that says what differs when the teacher was trained on other labels than `data` has."""
+        """BadInput that says what differs when the teacher was trained on other labels, or other sizes, than data's."""
         if self.args is not None:
+            self._check_sizes(data.dataset)
             _compare(f"the teacher in {self.path}", self.args["resolved"], data)
         if self.table_path and sidecar_path(self.table_path).exists():
             _compare(self.table_path, read_json(sidecar_path(self.table_path)), data)
 
+    def _check_sizes(self, dataset):
+        theirs = self.args["resolved"]
+        ours = {
+            "num_samples": (dataset.num_train, "samples"),
+            "num_classes": (dataset.num_classes, "classes"),
+            "image_size": (dataset.image_size, "pixels"),
+            "channels": (dataset.channels, "channels"),
+        }
+        differ = {name: size for name, size in ours.items() if theirs[name] != size[0]}
+        if differ:
+            there = ", ".join(f"{theirs[name]} {what}" for name, (_, what) in differ.items())
+            here = ", ".join(f"{size} {what}" for size, what in differ.values())
+            raise BadInput(
+                f"the teacher in {self.path}: was trained on {there}, this data set has {here}; "
+                "give the data it was trained on with --data_dir, or take another teacher"
+            )
+
     def read_network(self, args, dataset, teach_net=None):
         """The network of teach_name.pt, on the CPU; of a folder without args.json, what --teach_net or --net says."""
-        path = self._file(".pt")
-        settings = self.args or {**vars(args), "net": teach_net or args.net}
+        path = checkpoint_path(self.path, "--teach_name", self.name)
         if self.args is None:
-            _warn(f"{path}: no args.json beside it; read as a {settings['net']} for {dataset.num_classes} classes")
-        elif teach_net not in (None, settings["net"]):
-            raise BadInput(
-                f"--teach_net {teach_net}: the teacher in {self.path} is a {settings['net']}; leave the flag out"
-            )
-        options = {name: settings[name] for name in ("width", "norm", "pretrained")}
-        check_net(settings["net"], dataset.image_size, channels=dataset.channels, flag="--teach_net", **options)
-        model = build_model(
-            settings["net"], dataset.num_classes, dataset.image_size, dataset.channels, fetch=False, **options
-        )
-        load_weights(model, path)
-        return model
+            net = teach_net or args.net
+            _warn(f"{path}: no args.json beside it; read as a {net} for {dataset.num_classes} classes")
+            options = {name: getattr(args, name) for name in ("width", "norm", "pretrained")}
+            check_net(net, dataset.image_size, channels=dataset.channels, flag="--teach_net", **options)
+            model = build_model(net, dataset.num_classes, dataset.image_size, dataset.channels, fetch=False, **options)
+        else:
+            if teach_net not in (None, self.args["net"]):
+                raise BadInput(
+                    f"--teach_net {teach_net}: the teacher in {self.path} is a {self.args['net']}; leave the flag out"
+                )
+            model = network_of(self.args)
+        return load_weights(model, path)
 
     def read_table(self, dataset):
         """The PredictionTable of teach_name.npy, of the data set's shape, on the CPU."""
-        path = self._file(".npy")
+        path = checkpoint_path(self.path, "--teach_name", self.name, ".npy")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
@@ -106,13 +123,6 @@ class Teacher:
                 "(training samples, classes); take the table of a teacher of this data"
             )
         return table
-
-    def _file(self, ending):
-        path = self.path / f"{self.name}{ending}"
-        if not path.is_file():
-            there = ", ".join(sorted(p.stem for p in self.path.glob(f"*{ending}") if p.stem != "last")) or "none"
-            raise BadInput(f"--teach_name {self.name}: {self.path} has no {path.name}; it has: {there}")
-        return path
 
 
 def _compare(name, theirs, data):

@@ -1,0 +1,142 @@
+"""Test figures of a finished run's checkpoint, or its predictions for new images.
+
+python evaluate.py results/Gen_teacher/resnet18cifar10_cosine --checkpoint best_acc
+python evaluate.py RUN_DIR --images FOLDER --out predictions.csv
+"""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+
+import errors
+from data.datasets import open_dataset
+from data.images import EXTENSIONS, FolderImages
+from data.loader import IndexedLoader
+from models import load_weights
+from training.device import Hardware
+from training.figures import plot_confusion, plot_reliability
+from training.files import whole_file, write_json
+from training.loop import metrics, predict
+from training.run_folder import checkpoint_path, network_of, read_args
+from utils import EVAL_BATCH, get_test_loader
+
+
+def make_parser():
+    parser = errors.CheckedParser(description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder that a training script wrote")
+    flag = parser.add_argument
+    flag("--checkpoint", default="best_acc", help="which of the run's checkpoints")
+    flag("--data_dir", default=None, help="where the data lies now (the run's when not given)")
+    flag("--images", default=None, metavar="FOLDER", help="predict these images instead of testing")
+    flag("--out", default=None, metavar="FILE", help="--images: the CSV file to write")
+    flag(
+        "--device",
+        default="auto",
+        help="auto: CUDA, else MPS, else CPU",
+        **errors.one_of(["auto", "cpu", "cuda", "mps"]),
+    )
+    flag("--amp", default="auto", help="mixed precision", **errors.one_of(["auto", "off", "bf16", "fp16"]))
+    return parser
+
+
+def open_test_set(args, settings):
+    """The run's Dataset; BadInput when what lies there now has other classes or images."""
+    resolved = settings["resolved"]
+    dataset = open_dataset(Namespace(**{**settings, "data_dir": args.data_dir or settings["data_dir"]}))
+    for name in ("num_classes", "channels", "image_size"):
+        if getattr(dataset, name) != resolved[name]:
+            raise errors.BadInput(
+                f"{args.run_dir}: was trained on data with {name} {resolved[name]}, this has "
+                f"{getattr(dataset, name)}; give its data with --data_dir"
+            )
+    dataset.mean, dataset.std = resolved["mean"], resolved["std"]
+    return dataset
+
+
+def test(args, settings, hardware, model, dataset):
+    """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
+    settings = Namespace(**{**settings, "device": args.device})
+    logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset.load()))
+    found = metrics(logits, labels)
+    confidence, predicted = (v.cpu().numpy() for v in F.softmax(logits, 1).max(1))
+    labels = labels.cpu().numpy()
+    counts = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    out = Path(args.run_dir) / f"evaluation_{args.checkpoint}"
+    out.mkdir(exist_ok=True)
+    write_json(out / "metrics.json", {"checkpoint": args.checkpoint, "test_samples": len(labels), **found})
+    plot_reliability(confidence, predicted == labels, found["ece"], out / "reliability.png")
+    plot_confusion(counts, dataset.class_names, out / "confusion.png")
+    print(f"{args.checkpoint} on {len(labels)} test samples")
+    for name, what in (("acc", "accuracy"), ("nll", "NLL"), ("brier", "Brier score"), ("ece", "ECE, 10 bins")):
+        print(f"{what:<14}{found[name]:.4f}")
+    return out
+
+
+def find_images(folder):
+    """The images below a folder, sorted, as paths relative to it. BadInput when there are none."""
+    files = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise errors.BadInput(f"--images {folder}: no such folder, or no images in it ({' '.join(EXTENSIONS)})")
+    return files
+
+
+def predict_images(args, settings, hardware, model, files):
+    """Predict the images and write a CSV: file, label, name, confidence, and each class's probability."""
+    resolved = settings["resolved"]
+    images = FolderImages(Path(args.images), files, resolved["image_size"], resolved["channels"])
+    rows = np.arange(len(files))
+    loader = IndexedLoader(
+        images.into_memory(rows) if images.fits_in_memory(rows) else images,
+        rows * 0,
+        rows * 0,
+        rows,
+        EVAL_BATCH,
+        resolved["mean"],
+        resolved["std"],
+        hardware.device,
+    )
+    p = F.softmax(predict(model, hardware.forward_of(model), loader)[0], 1).cpu()
+    names = resolved["class_names"]
+    with whole_file(args.out, "w") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["file", "label", "name", "confidence", *(f"p_{k}" for k in range(len(names)))])
+        for file, row in zip(files, p, strict=True):
+            label = int(row.argmax())
+            writer.writerow([file, label, names[label], f"{row[label]:.6f}", *(f"{v:.6g}" for v in row.tolist())])
+    return Path(args.out)
+
+
+def main(argv=None):
+    """Run the script; returns the folder or file it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    hardware = settings = model = dataset = files = None
+    with problems.collect():
+        hardware = Hardware.choose(Namespace(device=args.device, amp=args.amp, compile="off"))
+    with problems.collect():
+        settings = read_args(args.run_dir)
+        model = load_weights(network_of(settings), checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint))
+    if (args.images is None) != (args.out is None):
+        problems.add("--images FOLDER and --out FILE: each needs the other")
+    elif args.images:
+        with problems.collect():
+            files = find_images(args.images)
+    elif settings:
+        with problems.collect():
+            dataset = open_test_set(args, settings)
+    problems.stop_if_any()
+
+    hardware.place(model)
+    if files:
+        written = predict_images(args, settings, hardware, model, files)
+    else:
+        written = test(args, settings, hardware, model, dataset)
+    print(written)
+    return written
+
+
+if __name__ == "__main__":
+    errors.run_script(main)

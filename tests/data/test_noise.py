@@ -1,0 +1,331 @@
+"""data/noise.py: what noise does to labels, and label files made by people."""
+
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.noise import KINDS, add_label_noise, read_labels, realised_rate, split_file_and_key
+
+NAMES = ["ant", "bee", "cat"]
+LABELS = [2, 0, 1, 1]
+
+
+# ------------------------------------------------------------------------------------ synthetic noise
+
+
+def test_symmetric_noise_really_changes_ratio_times_1_minus_1_over_K():
+    labels = np.arange(100_000) % 10
+    changed = realised_rate(labels, add_label_noise(labels, 10, 0.4, "symmetric", seed=0))
+    # 40,000 drawn, each changed with probability .9: .36, with a standard deviation of .0006
+    assert changed == pytest.approx(0.36, abs=0.003)
+
+
+@pytest.mark.parametrize("kind", ["symmetric_exclusive", "pair"])
+def test_the_other_two_kinds_really_change_a_share_of_ratio(kind):
+    labels = np.arange(1000) % 10
+    assert realised_rate(labels, add_label_noise(labels, 10, 0.4, kind, seed=0)) == 0.4
+
+
+def test_symmetric_noise_draws_every_class_equally_often_the_own_one_too():
+    noisy = add_label_noise(np.zeros(100_000, int), 4, 1.0, "symmetric", seed=1)
+    # 25,000 of each class, standard deviation 137
+    assert np.abs(np.bincount(noisy, minlength=4) - 25_000).max() < 700
+
+
+def test_exclusive_noise_draws_every_other_class_equally_often():
+    noisy = add_label_noise(np.full(90_000, 2), 4, 1.0, "symmetric_exclusive", seed=1)
+    counts = np.bincount(noisy, minlength=4)
+    assert counts[2] == 0
+    assert np.abs(counts[[0, 1, 3]] - 30_000).max() < 700
+
+
+def test_pair_noise_moves_class_k_to_k_plus_1_and_the_last_to_0():
+    assert add_label_noise([0, 1, 2, 2], 3, 1.0, "pair", seed=0).tolist() == [1, 2, 0, 0]
+
+
+def test_exclusive_noise_of_two_classes_flips():
+    assert add_label_noise([0, 1, 1, 0], 2, 1.0, "symmetric_exclusive", seed=0).tolist() == [1, 0, 0, 1]
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=200),
+    ratio=st.floats(0, 1),
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_int_of_N_times_ratio_samples_are_relabelled(labels, ratio, kind, seed):
+    noisy = add_label_noise(labels, 5, ratio, kind, seed)
+    changed = int((noisy != labels).sum())
+    drawn = int(len(labels) * ratio)
+    assert changed <= drawn if kind == "symmetric" else changed == drawn
+    assert noisy.dtype == np.int64 and noisy.shape == (len(labels),)
+    assert noisy.min() >= 0 and noisy.max() < 5
+    if kind == "pair":
+        assert set((noisy - labels) % 5) <= {0, 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_follows_from_the_arguments_alone(kind):
+    labels = np.arange(500) % 7
+    first = add_label_noise(labels, 7, 0.3, kind, seed=5)
+    np.random.rand(3), torch.rand(3)
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
+    assert np.array_equal(first, add_label_noise(labels, 7, 0.3, kind, seed=5))
+    assert not np.array_equal(first, add_label_noise(labels, 7, 0.3, kind, seed=6))
+    assert np.array_equal(numpy_state, np.random.get_state()[1]) and torch.equal(torch_state, torch.get_rng_state())
+
+
+def test_the_clean_labels_stay_as_they_are():
+    labels = np.zeros(50, np.int64)
+    add_label_noise(labels, 3, 1.0, "pair", seed=0)
+    assert not labels.any()
+
+
+@pytest.mark.parametrize("kind", ["symmetric_exclusive", "pair"])
+def test_a_higher_ratio_relabels_the_samples_of_a_lower_one_and_more(kind):
+    labels = np.arange(300) % 6
+    few, many = (set(np.flatnonzero(add_label_noise(labels, 6, r, kind, seed=9) != labels)) for r in (0.2, 0.6))
+    assert few < many
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
+def test_a_ratio_outside_0_to_1_is_an_error(ratio):
+    with pytest.raises(ValueError, match="ratio"):
+        add_label_noise([0, 1], 2, ratio, "symmetric", seed=0)
+
+
+def test_an_unknown_kind_is_an_error_that_lists_the_kinds():
+    with pytest.raises(ValueError, match="symmetric, symmetric_exclusive, pair"):
+        add_label_noise([0, 1], 2, 0.5, "asymmetric", seed=0)
+
+
+def test_realised_rate_counts_the_labels_that_changed():
+    assert realised_rate([0, 1, 2, 3], [0, 1, 0, 0]) == 0.5
+
+
+# ---------------------------------------------------------------------------------------- label files
+
+
+@pytest.fixture
+def label_file(tmp_path):
+    """label_file(name, content) -> path as text; content: text, or what the ending's own writer takes."""
+
+    def write(name, content):
+        path = tmp_path / name
+        if path.suffix == ".pt":
+            torch.save(content, path)
+        elif path.suffix == ".npy":
+            np.save(path, content)
+        elif path.suffix == ".npz":
+            np.savez(path, **content)
+        else:
+            path.write_text(content, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def read(spec, paths=None):
+    return read_labels(spec, 4, NAMES, paths)
+
+
+def test_a_spec_is_a_file_and_a_key(tmp_path):
+    assert split_file_and_key("a/b.pt:worse") == (Path("a/b.pt"), "worse")
+    assert split_file_and_key("a/b.pt") == (Path("a/b.pt"), None)
+    odd = tmp_path / "at 10:30.npy"
+    odd.touch()
+    assert split_file_and_key(str(odd)) == (odd, None)
+    assert split_file_and_key(f"{odd}:key") == (odd, "key")
+
+
+@pytest.mark.parametrize("key", ["worse", "worse_label"])
+@pytest.mark.parametrize("dtype", ["<i8", ">i4", "u1", "f4"])
+def test_pt_dictionary_of_arrays_by_key_with_or_without_label_ending(label_file, key, dtype):
+    file = label_file("n.pt", {"clean_label": np.zeros(4, int), "worse_label": np.array(LABELS, dtype)})
+    labels = read(f"{file}:{key}")
+    assert labels.dtype == np.int64 and labels.tolist() == LABELS
+
+
+def test_pt_written_with_the_module_names_of_numpy_1(tmp_path):
+    old = pickle.dumps({"worse_label": np.array(LABELS)}, protocol=2).replace(b"numpy._core", b"numpy.core")
+    assert b"numpy.core.multiarray" in old
+    path = tmp_path / "n.pt"
+    torch.save({"worse_label": 0}, path, _use_new_zipfile_serialization=False)
+    head = path.read_bytes()  # torch's older format: magic number, version, system, content, storages
+    content = pickle.dumps({"worse_label": 0}, protocol=2)
+    assert content in head
+    path.write_bytes(head.replace(content, old))
+    assert read(str(path)).tolist() == LABELS
+
+
+@pytest.mark.parametrize("content", [{"only": LABELS}, {"only": torch.tensor(LABELS)}, torch.tensor(LABELS), LABELS])
+def test_pt_of_a_single_list_or_tensor_needs_no_key(label_file, content):
+    assert read(label_file("n.pt", content)).tolist() == LABELS
+
+
+def test_npy_and_npz(label_file):
+    assert read(label_file("n.npy", np.array(LABELS, np.uint8))).tolist() == LABELS
+    assert read(label_file("column.npy", np.array(LABELS)[:, None])).tolist() == LABELS
+    assert read(label_file("one.npz", {"ny": np.array(LABELS)})).tolist() == LABELS
+    both = label_file("two.npz", {"y": np.zeros(4, int), "ny": np.array(LABELS)})
+    assert read(f"{both}:ny").tolist() == LABELS
+
+
+@pytest.mark.parametrize("name", ["n.pt", "n.npz"])
+def test_keys_are_listed_when_the_key_is_missing_or_unknown(label_file, refused, name):
+    file = label_file(name, {"clean_label": np.array(LABELS), "worse_label": np.array(LABELS)})
+    refused(lambda: read(file), file, "several arrays", "clean_label, worse_label")
+    refused(lambda: read(f"{file}:worst"), file, "no worst", "clean_label, worse_label")
+
+
+def test_a_key_for_a_file_without_keys_is_refused(label_file, refused):
+    file = label_file("n.npy", np.array(LABELS))
+    refused(lambda: read(f"{file}:worse"), file, "no keys")
+
+
+def test_csv_by_idx_in_any_order_with_numbers_or_class_names(label_file):
+    assert read(label_file("n.csv", "idx,label\n3,1\n0,cat\n2,bee\n1,0\n")).tolist() == LABELS
+
+
+def test_csv_as_spreadsheets_write_it(label_file):
+    content = '\ufeffidx, who, label\r\n0, me, "2"\r\n1, me, 0\r\n\r\n2, me, bee\r\n3, me, 1\r\n'
+    assert read(label_file("n.csv", content)).tolist() == LABELS
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_csv_by_path_of_an_image_folder(label_file, prefix):
+    paths = ["ant/1.png", "bee/1.png", "bee/2.png", "cat/1.png"]
+    lines = "".join(f"{prefix}{path},{label}\n" for path, label in zip(paths, LABELS, strict=True))
+    assert read(label_file("n.csv", "path,label\n" + lines), paths).tolist() == LABELS
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=30), data=st.data())
+def test_csv_gives_every_idx_its_own_label(labels, data):
+    order = data.draw(st.permutations(range(len(labels))))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "n.csv")
+        file.write_text("idx,label\n" + "".join(f"{i},{labels[i]}\n" for i in order))
+        assert read_labels(str(file), len(labels), NAMES).tolist() == labels
+
+
+BAD_CSV = {
+    "idx,label\n0,1\n1,1\n3,1\n": ["no label for 1 of the 4", "row 2"],
+    "idx,label\n0,1\n1,1\n1,1\n3,1\n": ["line 4", "idx 1", "twice"],
+    "idx,label\n0,1\n1,1\n\n2,1\n4,1\n": ["line 6", "idx 4", "not in the training set"],
+    "idx,label\n-1,1\n": ["idx -1", "not in the training set"],
+    "idx,label\n0,dog\n": ["line 2", "dog", "class"],
+    "idx,label\n0,3\n": ["line 2", "3", "from 0 to 2"],
+    "idx,label\n0,-1\n": ["line 2", "-1"],
+    "idx,label\n0,1.0\n": ["line 2", "1.0"],
+    f"idx,label\n0,{9:050}\n": ["line 2", "from 0 to 2"],
+    "idx,label\n0\n": ["line 2", "class"],
+    "idx,noisy\n0,1\n": ["header", "idx,noisy"],
+    "sample,label\n0,1\n": ["header", "sample,label"],
+    "": ["header"],
+    "path,label\na.png,1\n": ["path", "only image folders"],
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), BAD_CSV.items())
+def test_bad_csv_is_refused_by_line(label_file, refused, content, expected):
+    file = label_file("n.csv", content)
+    refused(lambda: read(file), "--ny_file", file, *expected)
+
+
+def test_csv_that_is_not_text_is_refused(tmp_path, refused):
+    file = tmp_path / "n.csv"
+    file.write_bytes(b"idx,label\n0,\xff\xfe\n")
+    refused(lambda: read(str(file)), str(file), "CSV")
+
+
+BAD_ARRAYS = {
+    "too short": (LABELS[:3], ["(3,)", "4 samples"]),
+    "too long": (LABELS + [0], ["(5,)", "4 samples"]),
+    "two columns": (np.zeros((4, 2), int), ["(4, 2)"]),
+    "not an array": (np.array(7), ["()"]),
+    "label too high": ([0, 1, 2, 3], ["the label 3", "0 to 2"]),
+    "label negative": ([0, -1, 2, 1], ["the label -1", "0 to 2"]),
+    "fractions": ([0.0, 0.5, 1.0, 2.0], ["whole numbers", "float"]),
+    "not a number": ([0.0, np.nan, 1.0, 2.0], ["whole numbers"]),
+    "infinite": ([0.0, np.inf, 1.0, 2.0], ["the label inf"]),
+    "text": (["a", "b", "c", "d"], ["whole numbers"]),
+}
+
+
+@pytest.mark.parametrize("name", ["n.pt", "n.npy", "n.npz"])
+@pytest.mark.parametrize(("content", "expected"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_bad_labels_are_refused(label_file, refused, name, content, expected):
+    file = label_file(name, np.array(content) if name == "n.npy" else {"ny": np.array(content)})
+    if name == "n.pt" and np.array(content).dtype.kind == "U":
+        expected = ["cannot be read"]  # arrays of text are none of what may be constructed
+    refused(lambda: read(file), "--ny_file", file, *expected)
+
+
+@pytest.mark.parametrize("content", [{"a": [0, [1], 2, 0]}, {"a": torch.rand(4, requires_grad=True)}, {}, {"a": {}}])
+def test_odd_content_of_a_pt_file_is_refused(label_file, refused, content):
+    file = label_file("n.pt", content)
+    refused(lambda: read(file), "--ny_file", file)
+
+
+@pytest.mark.parametrize("name", ["n.pt", "n.npy", "n.npz"])
+def test_a_damaged_file_is_refused(tmp_path, refused, name):
+    file = tmp_path / name
+    file.write_bytes(b"not what the ending says")
+    refused(lambda: read(str(file)), str(file), "cannot be read")
+
+
+def test_a_missing_file_and_an_unknown_ending_are_refused(label_file, refused):
+    refused(lambda: read("nowhere.pt:worse"), "nowhere.pt", "no file")
+    file = label_file("labels.txt", "0 1 2")
+    refused(lambda: read(file), file, ".csv")
+
+
+def test_a_pickle_bomb_is_refused_without_being_executed(tmp_path, refused, bomb):
+    objects = np.array([bomb] * 4, dtype=object)
+    torch.save({"worse_label": bomb}, tmp_path / "torch.pt")
+    torch.save({"worse_label": objects}, tmp_path / "objects.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(bomb, protocol=2))
+    np.save(tmp_path / "objects.npy", objects)
+    (tmp_path / "plain.npy").write_bytes(pickle.dumps(bomb))
+    np.savez(tmp_path / "objects.npz", worse_label=objects)
+    for file in ("torch.pt", "objects.pt", "plain.pt", "objects.npy", "plain.npy", "objects.npz"):
+        refused(lambda file=file: read(str(tmp_path / file)), file, "cannot be read")
+        assert not Path(bomb.folder).exists()
+
+
+# ------------------------------------------------------------------- the real human labels, CIFAR-10N
+
+
+@pytest.fixture(scope="module")
+def cifar10_labels(real_data):
+    with np.load(real_data / "cifar10.npz") as file:
+        return file["train_labels"]
+
+
+@pytest.mark.parametrize(
+    ("key", "published"),
+    [
+        ("clean", 0.0),
+        ("aggre", 0.0903),
+        ("worse", 0.4021),
+        ("random_label1", 0.1723),
+        ("random_label2", 0.1812),
+        ("random_label3", 0.1764),
+    ],
+)
+def test_cifar10n_has_its_published_noise_rates_in_the_rows_of_cifar10(real_data, cifar10_labels, key, published):
+    human = read_labels(f"{real_data}/CIFAR-10_human.pt:{key}", 50_000, [str(k) for k in range(10)])
+    assert realised_rate(cifar10_labels, human) == pytest.approx(published, abs=0.0003)
+
+
+def test_cifar10n_without_a_key_lists_its_keys(real_data, refused):
+    file = f"{real_data}/CIFAR-10_human.pt"
+    names = [str(k) for k in range(10)]
+    refused(lambda: read_labels(file, 50_000, names), "aggre_label", "worse_label", "random_label3")
+    refused(lambda: read_labels(f"{file}:worse", 1437, names), "(50000,)", "1437 samples")

@@ -1,0 +1,234 @@
+"""The target distributions p_tar: each method's by hand, and temperature changes that know zeros."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+from supervision.targets import (
+    OneHot,
+    SmoothedLabel,
+    TeacherNetwork,
+    TeacherTable,
+    TrueDistribution,
+    one_hot,
+    sharpen,
+)
+
+X = torch.zeros(3, 1, 8, 8)  # a batch of images, for targets that do not look at them
+LABEL = torch.tensor([1, 0, 2])
+IDX = torch.tensor([4, 0, 2])
+TAUS = st.floats(0.01, 1000)
+
+
+def distributions():
+    """(N, K) float64 arrays whose rows sum to 1, many of them with zeros."""
+    entries = st.one_of(st.just(0.0), st.floats(1e-6, 1))
+    weights = st.integers(2, 6).flatmap(lambda k: arrays(np.float64, (3, k), elements=entries))
+    return weights.filter(lambda w: (w.sum(1) > 0).all()).map(lambda w: w / w.sum(1, keepdims=True))
+
+
+# ------------------------------------------------------------------------------------- given by the label
+
+
+def test_one_hot_puts_all_mass_on_the_given_label():
+    expected = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    assert torch.equal(one_hot(LABEL, 3), expected)
+    assert torch.equal(OneHot(3)(X, LABEL, IDX), expected)
+
+
+def test_smoothing_spreads_epsilon_over_all_classes():
+    p_tar = SmoothedLabel(3, epsilon=0.3)(X, LABEL, IDX)
+    torch.testing.assert_close(p_tar, torch.tensor([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
+
+
+def test_smoothed_labels_sum_to_one():  # the published ones sum to 1.015
+    p_tar = SmoothedLabel(10, epsilon=0.03)(X, LABEL, IDX)
+    torch.testing.assert_close(p_tar.sum(1), torch.ones(3))
+
+
+def test_smoothing_by_nothing_is_one_hot_and_by_one_is_uniform():
+    assert torch.equal(SmoothedLabel(3, 0.0)(X, LABEL, IDX), one_hot(LABEL, 3))
+    torch.testing.assert_close(SmoothedLabel(3, 1.0)(X, LABEL, IDX), torch.full((3, 3), 1 / 3))
+
+
+# ------------------------------------------------------------------------------------------------ sharpen
+
+
+def test_temperature_two_takes_square_roots():
+    p = torch.tensor([[0.64, 0.36]])
+    torch.testing.assert_close(sharpen(p, 2), torch.tensor([[0.8, 0.6]]) / 1.4)
+
+
+def test_temperature_one_half_squares():
+    p = torch.tensor([[0.6, 0.2, 0.2]])
+    torch.testing.assert_close(sharpen(p, 0.5), torch.tensor([[0.36, 0.04, 0.04]]) / 0.44)
+
+
+def test_zeros_stay_zeros():
+    p = torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
+    for tau in (0.01, 0.5, 1, 2, 1000):
+        torch.testing.assert_close(sharpen(p, tau), p)
+
+
+def test_a_row_of_zeros_stays_zeros_instead_of_nan():
+    p = torch.tensor([[0.0, 0.0], [0.25, 0.75]])
+    for tau in (0.01, 1, 3):
+        assert torch.equal(sharpen(p, tau)[0], torch.zeros(2))
+        assert sharpen(p, tau)[1].sum() == pytest.approx(1)
+
+
+def test_a_small_temperature_leaves_the_largest_class():
+    p = torch.tensor([[0.3, 0.31, 0.39], [0.5, 0.5, 0.0]])
+    torch.testing.assert_close(sharpen(p, 1e-3), torch.tensor([[0.0, 0, 1], [0.5, 0.5, 0]]))
+
+
+def test_a_small_temperature_does_not_underflow():
+    p = torch.full((1, 100), 0.01)  # .01^1000 is zero in any floating point
+    torch.testing.assert_close(sharpen(p, 1e-3), p)
+
+
+def test_a_large_temperature_evens_out_what_is_not_zero():
+    p = torch.tensor([[0.9, 0.1, 0.0]])
+    torch.testing.assert_close(sharpen(p, 1e6), torch.tensor([[0.5, 0.5, 0.0]]))
+
+
+def test_very_small_probabilities_keep_their_ratio():
+    p = torch.tensor([[1.0, 1e-20, 1e-30]])
+    torch.testing.assert_close(sharpen(p, 10), torch.tensor([[1.0, 1e-2, 1e-3]]) / 1.011)
+
+
+@pytest.mark.parametrize("tau", [0, -1, float("nan")])
+def test_a_temperature_that_is_not_positive_is_an_error(tau):
+    with pytest.raises(ValueError, match="tau"):
+        sharpen(torch.tensor([[0.5, 0.5]]), tau)
+
+
+@settings(max_examples=100, deadline=None)
+@given(distributions(), TAUS)
+def test_sharpen_is_the_softmax_of_log_p_over_tau(p, tau):
+    p = torch.from_numpy(p)
+    torch.testing.assert_close(sharpen(p, tau), torch.softmax(p.log() / tau, 1), atol=1e-9, rtol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(distributions(), TAUS)
+def test_sharpened_rows_are_distributions_with_the_same_ranks(p, tau):
+    sharpened = sharpen(torch.from_numpy(p).float(), tau).double().numpy()
+    assert (sharpened >= 0).all()
+    np.testing.assert_allclose(sharpened.sum(1), 1, atol=1e-5)
+    for before, after in zip(p, sharpened, strict=True):
+        assert (np.diff(after[np.argsort(before)]) >= -1e-6).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, (3, 4), elements=st.floats(-20, 20)), st.floats(0.2, 20), st.floats(0.2, 20))
+def test_sharpening_a_softmax_changes_its_temperature(logits, first, second):
+    logits = torch.from_numpy(logits)
+    expected = torch.softmax(logits / (first * second), 1)
+    torch.testing.assert_close(sharpen(torch.softmax(logits / first, 1), second), expected, atol=1e-6, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------- by a teacher
+
+
+def dropout_teacher():
+    """A network that predicts the same only in eval mode, and whose BatchNorm moves only in train mode."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).train()
+
+
+def test_a_teacher_network_teaches_its_softmax_at_tau():
+    teacher = nn.Identity()
+    logits = torch.tensor([[2.0, 0.0, -4.0]])
+    torch.testing.assert_close(TeacherNetwork(teacher, tau=2)(logits, None, None), torch.softmax(logits / 2, 1))
+
+
+def test_a_teacher_network_runs_in_eval_mode_on_the_students_batch():
+    teacher, x = dropout_teacher(), torch.randn(5, 6)
+    target = TeacherNetwork(teacher, tau=1)
+    state = {name: value.clone() for name, value in teacher.state_dict().items()}
+    assert torch.equal(target(x, None, None), target(x, None, None))
+    assert all(torch.equal(state[name], value) for name, value in teacher.state_dict().items())
+    torch.testing.assert_close(target(x, None, None), teacher.eval()(x).softmax(1))
+
+
+def test_a_teacher_network_draws_from_no_generator():
+    target, x = TeacherNetwork(dropout_teacher(), tau=1), torch.randn(5, 6)
+    before = torch.get_rng_state()
+    target(x, None, None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_gradient_reaches_the_teacher_or_the_images():
+    x = torch.randn(5, 6, requires_grad=True)
+    teacher = dropout_teacher()
+    p_tar = TeacherNetwork(teacher, tau=1)(x, None, None)
+    assert not p_tar.requires_grad
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_teacher_network_is_called_through_forward_and_answers_in_float32():
+    target = TeacherNetwork(nn.Identity(), tau=1, forward=lambda x: x.half() + torch.tensor([0.0, 1.0]).half())
+    p_tar = target(torch.zeros(1, 2), None, None)
+    assert p_tar.dtype == torch.float32
+    torch.testing.assert_close(p_tar, torch.softmax(torch.tensor([[0.0, 1.0]]), 1))
+
+
+TABLE = torch.tensor([[0.2, 0.3, 0.5], [0, 0, 0], [0.1, 0.8, 0.1], [0, 0, 0], [0.7, 0.2, 0.1]])
+
+
+def test_a_teacher_table_is_looked_up_by_idx():
+    p_tar = TeacherTable(TABLE)(X, LABEL, IDX)
+    torch.testing.assert_close(p_tar, TABLE[[4, 0, 2]])
+
+
+def test_a_teacher_tables_rows_are_sharpened_by_tau():
+    p_tar = TeacherTable(TABLE, tau=2)(X, LABEL, IDX)
+    torch.testing.assert_close(p_tar, torch.softmax(TABLE[[4, 0, 2]].log() / 2, 1))
+
+
+def test_rows_never_visited_fall_back_to_the_samples_own_label():
+    p_tar = TeacherTable(TABLE, tau=3)(X, torch.tensor([2, 0, 1]), torch.tensor([1, 2, 3]))
+    assert torch.equal(p_tar[0], torch.tensor([0.0, 0, 1]))
+    assert torch.equal(p_tar[2], torch.tensor([0.0, 1, 0]))
+    torch.testing.assert_close(p_tar[1], torch.softmax(TABLE[2].log() / 3, 0))
+
+
+def test_rows_never_visited_are_counted_among_the_samples_in_use():
+    target = TeacherTable(TABLE)
+    assert target.count_unvisited(np.arange(5)) == 2
+    assert target.count_unvisited(np.array([0, 1, 2])) == 1
+    assert target.count_unvisited(np.array([], dtype=np.int64)) == 0
+
+
+def test_a_teacher_table_leaves_the_table_as_it_was():
+    values = TABLE.clone()
+    TeacherTable(values, tau=2)(X, LABEL, IDX)
+    assert torch.equal(values, TABLE)
+
+
+def test_the_true_distribution_is_looked_up_by_idx():
+    probs = torch.tensor([[0.2, 0.8], [0.5, 0.5], [1, 0]], dtype=torch.float64)
+    p_tar = TrueDistribution(probs)(X, LABEL, torch.tensor([2, 0]))
+    assert torch.equal(p_tar, torch.tensor([[1.0, 0], [0.2, 0.8]]))
+
+
+TARGETS = {
+    "OHT": OneHot(3),
+    "LS": SmoothedLabel(3, 0.1),
+    "KD": TeacherNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 2.0),
+    "FilterKD": TeacherTable(TABLE, 2.0),
+    "GT": TrueDistribution(torch.full((5, 3), 1 / 3)),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+def test_every_method_gives_float32_distributions_without_gradient(target):
+    p_tar = target(X, LABEL, torch.tensor([1, 2, 3]))
+    assert p_tar.shape == (3, 3) and p_tar.dtype == torch.float32 and not p_tar.requires_grad
+    assert (p_tar >= 0).all()
+    torch.testing.assert_close(p_tar.sum(1), torch.ones(3))

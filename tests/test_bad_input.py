@@ -1,0 +1,314 @@
+"""A user's mistake: a line or two for each on standard error, all in one go, exit code 2, nothing written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import errors
+import main_distill
+import main_gen_teacher
+import old_cifar_noisy
+from models import build_model
+
+SCRIPTS = {
+    "teacher": main_gen_teacher,
+    "student": main_distill,
+    "comparison": old_cifar_noisy,
+}
+REPOSITORY = Path(errors.__file__).parent
+DIGITS = "--dataset digits --net smallcnn --device cpu".split()
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def write_npz(path, drop=(), **changes):
+    """A small data set in the MedMNIST layout, with arrays changed or left out."""
+    arrays = {}
+    for split, n in (("train", 30), ("test", 10)):
+        arrays[f"{split}_images"] = np.zeros((n, 8, 8), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(n) % 3
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if name not in drop})
+
+
+def uniform(rows=1437, classes=10):
+    return np.full((rows, classes), 1 / classes, np.float32)
+
+
+@pytest.fixture(scope="module")
+def taught(quick, tmp_path_factory):
+    """A teacher's folder: digits with 40 % noise of data seed 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("taught"))
+        return main_gen_teacher.main(quick("--ny_ratio", 0.4, "--data_seed", 1, "--epochs", 1)).absolute()
+
+
+@pytest.fixture(scope="module")
+def files(taught, tmp_path_factory):
+    """A folder of things that are wrong; the flags below name them as @NAME."""
+    there = tmp_path_factory.mktemp("files")
+    write_npz(there / "good.npz")
+    write_npz(there / "no_test.npz", drop=("test_labels",))
+    write_npz(there / "classes.npz", class_names=np.array(["a", "b"]), test_labels=np.arange(10) % 2)
+    write_npz(there / "negative.npz", train_labels=np.where(np.arange(30) == 4, -1, np.arange(30) % 3))
+    write_npz(there / "lengths.npz", train_labels=np.arange(29) % 3)
+    write_npz(there / "floats.npz", train_images=np.zeros((30, 8, 8)))
+    (there / "broken.npz").write_bytes((there / "good.npz").read_bytes()[:300])
+    (there / "text.npz").write_text("not an archive")
+    (there / "empty").mkdir()
+    np.save(there / "short.npy", np.zeros(100, np.int64))
+    np.save(there / "labels.npy", np.zeros(1437, np.int64))
+    np.save(there / "eleven.npy", np.full(1437, 10))
+    np.save(there / "probs.npy", uniform())
+    np.save(there / "probs_short.npy", uniform(10))
+    np.save(there / "logits.npy", np.full((1437, 10), 3.0))
+    tables = there / "tables"  # as of the published code: no run folder around them
+    tables.mkdir()
+    np.save(tables / "shape.npy", uniform(1437, 100))
+    np.save(tables / "nan.npy", np.where(np.arange(10) == 3, np.nan, uniform()))
+    (tables / "cut.npy").write_bytes((there / "probs.npy").read_bytes()[:1000])
+    for name in ("best_acc.npy", "best_acc.json"):
+        shutil.copy(taught / name, tables)
+    nets = there / "nets"
+    nets.mkdir()
+    torch.save(build_model("preact_resnet18", 10, 8, channels=1).state_dict(), nets / "preact.pt")
+    torch.save(build_model("smallcnn", 100, 8, channels=1).state_dict(), nets / "classes.pt")
+    (nets / "cut.pt").write_bytes((nets / "classes.pt").read_bytes()[:1000])
+    damaged = shutil.copytree(taught, there / "damaged")
+    (damaged / "args.json").write_text("{")
+    shutil.copytree(taught, there / "bitflip")
+    content = bytearray((there / "bitflip" / "best_acc.npy").read_bytes())
+    content[1000] ^= 1
+    (there / "bitflip" / "best_acc.npy").write_bytes(content)
+    return there
+
+
+# ------------------------------------------------------------------------------------------------- cases
+# (script, flags, and for each mistake the words that its message must have). @NAME is a file of the fixture
+# above, @taught the teacher's folder.
+
+WITH_DIGITS, NPZ = " ".join(DIGITS), "--net smallcnn --device cpu --dataset npz --data_dir"
+STUDENT = f"{WITH_DIGITS} --teach_type onehot"
+TABLE = f"{WITH_DIGITS} --teach_type table --teach_path @tables --teach_name"
+NET = f"{WITH_DIGITS} --teach_type net --teach_path @nets --teach_name"
+TAUGHT = "--net smallcnn --device cpu --batch_size 50 --teach_path @taught"
+
+CASES = [
+    # names
+    ("teacher", f"{WITH_DIGITS} --net resnet19", ["--net resnet19 smallcnn resnet18"]),
+    ("teacher", f"{WITH_DIGITS} --dataset mnist", ["--dataset mnist cifar100 digits"]),
+    ("teacher", f"{WITH_DIGITS} --scheduler linear", ["--scheduler linear cosine multi"]),
+    ("student", f"{STUDENT} --scheduler linear", ["--scheduler linear cosine multi"]),
+    ("comparison", f"{WITH_DIGITS} --net resnet19", ["--net resnet19 smallcnn"]),
+    ("comparison", f"{WITH_DIGITS} --methods OHT GT", ["--methods GT ES-FilterKD"]),
+    ("student", f"{WITH_DIGITS} --teach_type onehto", ["--teach_type onehto onehot"]),
+    ("teacher", f"{WITH_DIGITS} --device tpu", ["--device tpu"]),
+    ("teacher", f"{WITH_DIGITS} --ny_kind asymmetric", ["--ny_kind asymmetric pair"]),
+    ("teacher", f"{WITH_DIGITS} --unheard", ["--unheard"]),
+    # data that is not there
+    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @nowhere", ["--data_dir nowhere train/"]),
+    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty train/"]),
+    ("teacher", "--net smallcnn --device cpu --dataset tinyimagenet --data_dir @nowhere", ["--data_dir nowhere"]),
+    ("teacher", f"{NPZ} @nowhere.npz", ["--data_dir nowhere.npz"]),
+    ("teacher", "--net smallcnn --device cpu --dataset npz", ["--dataset npz --data_dir"]),
+    ("teacher", "--net smallcnn --device cpu --dataset folder", ["--dataset folder --data_dir"]),
+    # npz files
+    ("teacher", f"{NPZ} @no_test.npz --batch_size 5", ["no_test.npz test_labels"]),
+    ("teacher", f"{NPZ} @classes.npz --batch_size 5", ["classes.npz train_labels 2"]),
+    ("teacher", f"{NPZ} @negative.npz --batch_size 5", ["negative.npz train_labels -1"]),
+    ("teacher", f"{NPZ} @lengths.npz --batch_size 5", ["lengths.npz 30 29"]),
+    ("teacher", f"{NPZ} @floats.npz --batch_size 5", ["floats.npz train_images uint8 float64"]),
+    ("teacher", f"{NPZ} @broken.npz --batch_size 5", ["broken.npz"]),
+    ("teacher", f"{NPZ} @text.npz --batch_size 5", ["text.npz"]),
+    # noise
+    ("teacher", f"{WITH_DIGITS} --ny_ratio 1.5", ["--ny_ratio 1.5 0 1"]),
+    ("teacher", f"{WITH_DIGITS} --ny_ratio -0.1", ["--ny_ratio -0.1 0 1"]),
+    ("teacher", f"{WITH_DIGITS} --ny_ratio nan", ["--ny_ratio nan"]),
+    ("student", f"{STUDENT} --ny_ratio 2", ["--ny_ratio 2"]),
+    ("comparison", f"{WITH_DIGITS} --noisy_level 10", ["--noisy_level 10 9"]),
+    ("comparison", f"{WITH_DIGITS} --noisy_level -1", ["--noisy_level -1"]),
+    ("comparison", f"{WITH_DIGITS} --noisy_level 0.4", ["--noisy_level 0.4"]),
+    ("comparison", f"{WITH_DIGITS} --noisy_level 4 --ny_ratio 0.4", ["--noisy_level 4 --ny_ratio"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @short.npy", ["--ny_file short.npy 100 1437"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @eleven.npy", ["--ny_file eleven.npy 10 9"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @nowhere.npy", ["--ny_file nowhere.npy"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @labels.npy --ny_ratio 0.2", ["--ny_file labels.npy --ny_ratio 0.2"]),
+    # numbers
+    *[
+        (script, f"{start} --{flag} {value}", [f"--{flag} {value}"])
+        for script, start, flags in (
+            ("teacher", WITH_DIGITS, ["lr", "filt_tau"]),
+            ("student", STUDENT, ["lr", "tau"]),
+            ("comparison", WITH_DIGITS, ["lr", "temp"]),
+        )
+        for flag in flags
+        for value in ("0", "-1", "-1e-3", "nan", "inf", "-inf", "warm")
+    ],
+    *[
+        (script, f"{start} --smoothing {value}", [f"--smoothing {value}"])
+        for script, start in (("teacher", WITH_DIGITS), ("student", STUDENT), ("comparison", WITH_DIGITS))
+        for value in ("0", "1.01", "-0.05", "nan")
+    ],
+    *[
+        (script, f"{start} --{flag} {value}", [f"--{flag} {value}"])
+        for script, start in (("teacher", WITH_DIGITS), ("student", STUDENT), ("comparison", WITH_DIGITS))
+        for flag in ("epochs", "batch_size")
+        for value in ("0", "-5", "2.5")
+    ],
+    ("comparison", f"{WITH_DIGITS} --seeds 0", ["--seeds 0"]),
+    ("student", f"{STUDENT} --ls_eps 1.5", ["--ls_eps 1.5"]),
+    # sizes
+    ("teacher", f"{WITH_DIGITS} --batch_size 1438", ["--batch_size 1438 1294"]),
+    ("student", f"{STUDENT} --batch_size 1438", ["--batch_size 1438 1294"]),
+    ("comparison", f"{WITH_DIGITS} --batch_size 1438", ["--batch_size 1438 1294"]),
+    ("teacher", f"{NPZ} @good.npz", ["--batch_size 250 27"]),
+    ("teacher", f"{WITH_DIGITS} --train_size 2000", ["--train_size 2000 1437"]),
+    ("teacher", f"{WITH_DIGITS} --train_size 9", ["--train_size 9 10"]),
+    ("teacher", f"{WITH_DIGITS} --valid_size 1437", ["--valid_size 1437"]),
+    ("teacher", f"{WITH_DIGITS} --image_size 32", ["--image_size 32"]),
+    # networks that do not fit
+    ("teacher", "--dataset digits --device cpu --net vgg", ["--net vgg 32 8"]),
+    ("teacher", "--dataset digits --device cpu --net resnet18 --width 2", ["--width 2 smallcnn"]),
+    # teachers
+    ("student", f"{WITH_DIGITS} --teach_path nowhere", ["--teach_path nowhere"]),
+    ("student", f"{TAUGHT} --teach_name epoch_178", ["--teach_name epoch_178 best_acc"]),
+    ("student", f"{WITH_DIGITS} --teach_path @damaged", ["args.json"]),
+    ("student", f"{TABLE} shape", ["shape.npy (1437, 100) (1437, 10)"]),
+    ("student", f"{TABLE} nan", ["nan.npy not finite"]),
+    ("student", f"{TABLE} cut", ["cut.npy"]),
+    ("student", f"{TABLE} best_acc --ny_ratio 0.4 --data_seed 2 --train_size 200 --batch_size 50", ["noisy labels"]),
+    ("student", "--net smallcnn --device cpu --batch_size 50 --teach_path @bitflip --teach_type table", ["checksum"]),
+    ("student", f"{NET} preact", ["preact.pt another network"]),
+    ("student", f"{NET} classes", ["classes.pt 100 10"]),
+    ("student", f"{NET} classes --teach_net resnet18", ["classes.pt another network"]),
+    ("student", f"{NET} cut", ["cut.pt"]),
+    ("student", f"{TAUGHT} --teach_net resnet18", ["--teach_net resnet18 smallcnn"]),
+    ("student", f"{WITH_DIGITS} --teach_type true", ["--true_probs"]),
+    ("student", f"{WITH_DIGITS} --teach_type true --true_probs @nowhere.npy", ["--true_probs nowhere.npy"]),
+    ("student", f"{WITH_DIGITS} --teach_type true --true_probs @probs_short.npy", ["probs_short.npy (10, 10)"]),
+    ("student", f"{WITH_DIGITS} --teach_type true --true_probs @logits.npy", ["logits.npy distributions"]),
+    # teacher and student contradict each other
+    ("student", f"{TAUGHT} --ny_ratio 0.2", ["--ny_ratio 0.2 0.4"]),
+    ("student", f"{TAUGHT} --dataset cifar10", ["--dataset cifar10 digits"]),
+    ("student", f"{TAUGHT} --data_seed 2", ["--data_seed 2 1"]),
+    ("student", f"{TAUGHT} --train_size 100 --valid_size 0", ["--train_size 100 200", "--valid_size 0 0.1"]),
+    # two at once
+    ("teacher", f"{WITH_DIGITS} --lr 0 --net resnet19", ["--lr 0", "--net resnet19"]),
+    ("teacher", f"{WITH_DIGITS} --batch_size 2000 --width 0", ["--batch_size 2000", "--width 0"]),
+    ("teacher", f"{WITH_DIGITS} --scheduler x --ny_file @short.npy", ["--scheduler x", "--ny_file short.npy"]),
+    ("teacher", f"{NPZ} @lengths.npz --epochs 0", ["lengths.npz", "--epochs 0"]),
+    ("student", f"{TABLE} nan --tau 0", ["nan.npy", "--tau 0"]),
+    ("student", f"{NET} preact --smoothing 2", ["preact.pt", "--smoothing 2"]),
+    ("student", f"{TAUGHT} --ny_ratio 0.2 --lr -1", ["--ny_ratio 0.2 0.4", "--lr -1"]),
+    ("comparison", f"{WITH_DIGITS} --noisy_level 12 --temp 0", ["--noisy_level 12", "--temp 0"]),
+    ("comparison", f"{WITH_DIGITS} --methods OHT GT --batch_size 5000", ["--methods GT", "--batch_size 5000"]),
+]
+
+
+def resolve(flags, files, taught):
+    """The argument list: @taught and @NAME become paths."""
+    return [
+        str(taught) if flag == "@taught" else str(files / flag[1:]) if flag.startswith("@") else flag
+        for flag in flags.split()
+    ]
+
+
+def check_messages(err, mistakes):
+    """Every mistake has its line or two, with the words it must have; there is nothing else."""
+    assert "Traceback" not in err and "usage:" not in err
+    lines = err.splitlines()
+    starts = [n for n, line in enumerate(lines) if line.startswith("error: ")]
+    messages = ["\n".join(lines[a:b]) for a, b in zip(starts, [*starts[1:], len(lines)], strict=True)]
+    assert starts[:1] == [0] and len(messages) == len(mistakes), err
+    assert all(message.count("\n") <= 1 for message in messages)
+    for words in mistakes:
+        assert any(all(word in message for word in words.split(" ")) for message in messages), (words, err)
+
+
+@pytest.mark.parametrize("script, flags, mistakes", CASES, ids=[f"{s} {f}" for s, f, _ in CASES])
+def test_a_mistake_is_answered_in_a_line_or_two_and_nothing_is_written(
+    script, flags, mistakes, files, taught, workplace, capsys
+):
+    with pytest.raises(SystemExit) as found:
+        errors.run_script(lambda: SCRIPTS[script].main(resolve(flags, files, taught)))
+    assert found.value.code == 2
+    out, err = capsys.readouterr()
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]  # about files without a run folder
+    check_messages("\n".join(line for line in err.splitlines() if line not in warnings), mistakes)
+    assert out == ""
+    assert not os.listdir(workplace)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_check_answers_mistakes_as_a_run_does(script, workplace, capsys):
+    flags = [*DIGITS, "--check", "--lr", "0", "--batch_size", "9999"]
+    with pytest.raises(SystemExit) as found:
+        errors.run_script(lambda: SCRIPTS[script].main([*flags, *(["--teach_type", "onehot"] * (script == "student"))]))
+    assert found.value.code == 2
+    check_messages(capsys.readouterr().err, ["--lr 0", "--batch_size 9999"])
+
+
+def test_all_mistakes_of_a_line_are_named_at_once(workplace, capsys):
+    flags = "--dataset digits --net resnet19 --lr 0 --epochs -1 --ny_ratio 2 --scheduler x --smoothing 0 --amp fp8"
+    with pytest.raises(SystemExit):
+        errors.run_script(lambda: main_gen_teacher.main(flags.split()))
+    check_messages(
+        capsys.readouterr().err,
+        ["--net resnet19", "--lr 0", "--epochs -1", "--ny_ratio 2", "--scheduler x", "--smoothing 0", "--amp fp8"],
+    )
+
+
+def test_a_mistake_never_starts_a_download(workplace, monkeypatch, capsys):
+    import torchvision
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", lambda self: pytest.fail("a download was started"))
+    for flags in ("--lr 0", "--batch_size 50000", "--net smallcnn --width 0", "--ny_ratio 2", "--run_name taken"):
+        Path("results/Gen_teacher/resnet18taken").mkdir(parents=True, exist_ok=True)
+        Path("results/Gen_teacher/resnet18taken/args.json").write_text("{}")
+        with pytest.raises(SystemExit) as found:
+            errors.run_script(lambda flags=flags: main_gen_teacher.main(["--device", "cpu", *flags.split()]))
+        assert found.value.code == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_taken_name_is_a_mistake_and_what_was_there_stays(workplace, capsys):
+    taken = workplace / "results" / "Gen_teacher" / "smallcnndigits_cosine"
+    taken.mkdir(parents=True)
+    (taken / "args.json").write_text("{}")
+    with pytest.raises(SystemExit) as found:
+        errors.run_script(lambda: main_gen_teacher.main([*DIGITS, "--epochs", "0"]))
+    assert found.value.code == 2
+    check_messages(capsys.readouterr().err, ["--epochs 0", "smallcnndigits_cosine --overwrite"])
+    assert [p.name for p in taken.iterdir()] == ["args.json"]
+
+
+def test_a_run_that_diverges_fails_in_a_line_with_exit_code_one(quick, workplace, capsys):
+    with pytest.raises(SystemExit) as found:
+        errors.run_script(lambda: main_gen_teacher.main(quick("--lr", 1e30)))
+    assert found.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the loss is no longer finite") and "--lr" in line
+
+
+# ------------------------------------------------------------------------------------------- as programs
+
+
+@pytest.mark.parametrize(
+    "script, flags, mistakes",
+    [
+        ("main_distill.py", "--teach_path nowhere --tau -1", ["--teach_path nowhere", "--tau -1"]),
+        ("old_cifar_noisy.py", "--dataset digits --noisy_level 11", ["--noisy_level 11"]),
+    ],
+)
+def test_as_a_program_too(script, flags, mistakes, workplace):
+    done = subprocess.run([sys.executable, REPOSITORY / script, *flags.split()], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    check_messages(done.stderr, mistakes)
+    assert not os.listdir(workplace)

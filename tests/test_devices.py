@@ -1,0 +1,62 @@
+"""The same science on a GPU: each test runs once a device and skips, saying so, where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+import main_distill
+import main_gen_teacher
+from supervision.table import PredictionTable
+from utils import experiment_parser, get_loaders
+
+AVAILABLE = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
+@pytest.fixture(params=AVAILABLE)
+def device(request):
+    if not AVAILABLE[request.param]:
+        pytest.skip(f"no {request.param} device on this machine")
+    return request.param
+
+
+def test_a_batch_is_the_same_on_every_device(device):
+    flags = ["--dataset", "digits", "--augment", "crop_flip", "--batch_size", "100"]
+    here, there = (
+        next(iter(get_loaders(experiment_parser("").parse_args([*flags, "--device", name]))[0]))
+        for name in ("cpu", device)
+    )
+    assert all(part.device.type == device for part in there)
+    torch.testing.assert_close(there[0].cpu(), here[0])
+    for ours, theirs in zip(here[1:], there[1:], strict=True):
+        assert torch.equal(ours, theirs.cpu())
+
+
+def test_the_table_averages_the_same_on_every_device(device):
+    generator = torch.Generator().manual_seed(0)
+    tables = [PredictionTable(50, 10, 0.05, name) for name in ("cpu", device)]
+    for _ in range(5):
+        idx = torch.randperm(50, generator=generator)[:20]
+        prob = torch.rand(20, 10, generator=generator).softmax(1)
+        prob[3, 4] = float("nan")
+        for table in tables:
+            table.update(idx.to(table.values.device), prob.to(table.values.device))
+    torch.testing.assert_close(tables[1].values.cpu(), tables[0].values)
+    assert torch.equal(tables[1].visited.cpu(), tables[0].visited)
+
+
+@pytest.mark.parametrize("amp", ["off", "auto", "fp16"])
+def test_teacher_and_students_train_on_the_device(device, amp, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["--net", "smallcnn", "--epochs", "2", "--device", device, "--amp", amp, "--augment", "crop_flip"]
+    teacher = main_gen_teacher.main(["--dataset", "digits", "--ny_ratio", "0.4", *common])
+    for kind in ("net", "table"):
+        student = main_distill.main(["--teach_path", str(teacher), "--teach_type", kind, *common])
+        assert np.isfinite(np.load(student / "best_acc.npy")).all()
+
+
+def test_the_same_seed_twice_gives_the_same_batches_on_the_device(device):
+    flags = ["--dataset", "digits", "--device", device]
+    first, second = (
+        [idx.cpu() for *_, idx in get_loaders(experiment_parser("").parse_args(flags))[0]] for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

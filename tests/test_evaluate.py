@@ -1,0 +1,74 @@
+"""evaluate.py on a run of digits: its figures are the run's own, and new images get predictions."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import errors
+import evaluate
+import main_gen_teacher
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("evaluate"))
+        flags = ["--dataset", "digits", "--net", "smallcnn", "--epochs", "2", "--ny_ratio", "0.2"]
+        return main_gen_teacher.main(flags).absolute()
+
+
+def rows_of(run):
+    with open(run / "metrics.csv") as f:
+        return list(csv.DictReader(f))
+
+
+def test_figures_of_the_last_epoch_are_those_of_metrics_csv(run, capsys):
+    out = evaluate.main([str(run), "--checkpoint", "epoch_1"])
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    found = json.loads((out / "metrics.json").read_text())
+    for name in ("acc", "nll", "ece", "brier"):
+        assert found[name] == pytest.approx(float(rows_of(run)[-1][f"test_{name}"]), abs=1e-4)
+    assert (out / "reliability.png").stat().st_size > 5000 and (out / "confusion.png").stat().st_size > 5000
+
+
+def test_a_moved_run_is_evaluated_where_it_is_now(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "elsewhere")
+    assert evaluate.main([str(moved)]).parent == moved
+
+
+def test_predictions_of_new_images_are_distributions_in_file_order(run, tmp_path):
+    images = tmp_path / "images"
+    (images / "more").mkdir(parents=True)
+    for name in ("b.png", "a.png", "more/c.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)).save(images / name)
+    out = evaluate.main([str(run), "--images", str(images), "--out", str(tmp_path / "p.csv")])
+    with open(out) as f:
+        rows = list(csv.DictReader(f))
+    assert [row["file"] for row in rows] == ["a.png", "b.png", "more/c.png"]
+    for row in rows:
+        p = [float(row[f"p_{k}"]) for k in range(10)]
+        assert sum(p) == pytest.approx(1, abs=1e-4)
+        assert int(row["label"]) == int(np.argmax(p)) and row["name"] == row["label"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--checkpoint", "epoch_7"], "best_acc, best_loss, epoch_1"),
+        (["--images", "."], "--out"),
+        (["--images", "/nowhere", "--out", "x.csv"], "/nowhere"),
+        (["--amp", "fp8"], "--amp fp8"),
+    ],
+)
+def test_mistakes_are_named(run, flags, says):
+    with pytest.raises(errors.BadInput, match=says.replace(".", r"\.")):
+        evaluate.main([str(run), *flags])
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(errors.BadInput, match="args.json"):
+        evaluate.main([str(tmp_path)])

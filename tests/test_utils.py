@@ -1,0 +1,437 @@
+"""utils.py: the common flags, the seeds, noise and splits, calibration error."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import utils
+from data.datasets import Dataset, Split
+from errors import BadInput
+from utils import (
+    ROLES,
+    check_data,
+    expected_calibration_error,
+    experiment_parser,
+    generator,
+    get_loaders,
+    load_data,
+    role_seed,
+    run_name,
+    with_weight_seed,
+)
+
+
+def parse(flags="", **defaults):
+    return experiment_parser("test", **defaults).parse_args(flags.split())
+
+
+def toy(labels=None, num_classes=4, valid=None, num=100):
+    """A Dataset of 8x8 images whose pixels say the row; labels 0 1 2 3 0 1 ... unless given."""
+    labels = np.arange(num) % num_classes if labels is None else np.asarray(labels)
+    pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 8, 8, 1)
+    test = Split(torch.zeros(6, 8, 8, 1, dtype=torch.uint8), np.arange(6) % num_classes)
+    valid = None if valid is None else Split(torch.zeros(valid, 8, 8, 1, dtype=torch.uint8), np.zeros(valid, int))
+    names = [f"class {k}" for k in range(num_classes)]
+    return Dataset("toy", len(labels), names, 1, 8, Split(pixels, labels), test, valid, (0.5,), (0.25,))
+
+
+def refused(flags, dataset, *texts):
+    """check_data raises BadInput; each text occurs in it. Returns the messages."""
+    with pytest.raises(BadInput) as found:
+        check_data(parse(flags), dataset)
+    for text in texts:
+        assert text in str(found.value)
+    return found.value.messages
+
+
+# ------------------------------------------------------------------------------------- calibration error
+
+
+def test_ece_by_hand():
+    # (.8,.9]: two of confidence .9, one right: gap |.5 - .9| = .4, weight 1/2
+    # (.5,.6]: two of confidence .6, both right: gap |1 - .6| = .4, weight 1/2
+    assert expected_calibration_error([0.9, 0.9, 0.6, 0.6], [True, False, True, True]) == pytest.approx(0.4)
+    # one bin of its own each: .25 * (.05 + .65 + .25 + .95)
+    found = expected_calibration_error(np.array([0.95, 0.35, 0.25, 0.95]), np.array([1, 1, 0, 0], bool))
+    assert found == pytest.approx(abs(0.5 - 0.95) / 2 + 0.65 / 4 + 0.25 / 4)
+
+
+def test_gaps_of_one_bin_cancel_and_those_of_different_bins_do_not():
+    assert expected_calibration_error([0.5, 0.5], [True, False]) == 0
+    assert expected_calibration_error([0.75, 0.25], [True, False]) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("edge", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below(dtype, edge):
+    edge = torch.tensor(edge, dtype=dtype)
+    below = edge - 0.05
+    # in one bin the gaps cancel: |(1 - c) + (0 - c')| / 2; in two they would not
+    found = expected_calibration_error(torch.stack([edge, below]), torch.tensor([True, False]))
+    assert found == pytest.approx(abs(1 - float(edge) - float(below)) / 2, abs=1e-6)
+    if edge < 1:
+        above = torch.nextafter(edge, torch.ones((), dtype=dtype))
+        found = expected_calibration_error(torch.stack([above, below]), torch.tensor([True, False]))
+        assert found == pytest.approx((1 - float(above) + float(below)) / 2, abs=1e-6)
+
+
+def test_ece_at_the_ends():
+    assert expected_calibration_error([1.0, 1.0], [True, True]) == 0
+    assert expected_calibration_error([1.0], [False]) == 1
+    assert expected_calibration_error([0.0], [False]) == 0
+    assert expected_calibration_error([0.0], [True]) == 1
+    assert expected_calibration_error([1.0000001], [True]) == pytest.approx(0, abs=1e-6)  # a softmax may round up
+
+
+def slow_ece(confidence, correct, n_bins):
+    total = 0.0
+    for i in range(n_bins):
+        lower, upper = (confidence.dtype.type(edge / n_bins) for edge in (i, i + 1))
+        inside = [k for k, c in enumerate(confidence) if lower < c <= upper or (i == 0 and c == 0)]
+        if inside:
+            accuracy = sum(float(correct[k]) for k in inside) / len(inside)
+            mean_confidence = sum(float(confidence[k]) for k in inside) / len(inside)
+            total += len(inside) / len(confidence) * abs(accuracy - mean_confidence)
+    return total
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.floats(0, 1), st.integers(0, 30).map(lambda k: k / 30)), st.booleans()),
+        min_size=1,
+        max_size=60,
+    ),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([1, 3, 10, 15]),
+)
+def test_ece_is_that_of_a_loop_over_bins(samples, dtype, n_bins):
+    confidence = np.array([c for c, _ in samples], dtype)
+    correct = np.array([right for _, right in samples])
+    found = expected_calibration_error(confidence, correct, n_bins)
+    assert found == pytest.approx(slow_ece(confidence, correct, n_bins), abs=1e-9)
+    assert 0 <= found <= 1
+
+
+@pytest.mark.parametrize(("confidence", "correct"), [([], []), ([0.5], [True, False]), ([[0.5]], [[True]])])
+def test_ece_of_empty_or_unequal_inputs_is_an_error(confidence, correct):
+    with pytest.raises(ValueError, match="expected two"):
+        expected_calibration_error(confidence, correct)
+
+
+# ------------------------------------------------------------------------------------------------ seeds
+
+
+@given(st.integers(0, 2**40))
+def test_every_role_has_a_seed_of_its_own(seed):
+    seeds = [role_seed(seed, role) for role in ROLES]
+    assert len(set(seeds)) == len(ROLES)
+    assert seeds == [role_seed(seed, role) for role in ROLES]
+    assert all(0 <= s < 2**63 for s in seeds)
+    assert not set(seeds) & {role_seed(seed + 1, role) for role in ROLES}
+
+
+def test_a_generator_is_that_of_its_role():
+    draws = [torch.rand(3, generator=generator(5, role)) for role in ("order", "augmentation", "order")]
+    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+
+
+def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    first = with_weight_seed(3, lambda: torch.nn.Linear(4, 4))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    again = with_weight_seed(3, lambda: torch.nn.Linear(4, 4))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, with_weight_seed(4, lambda: torch.nn.Linear(4, 4)).weight)
+
+
+def test_order_and_augmentation_follow_the_seed_each_by_a_generator_of_its_own():
+    for seed in (1, 2):
+        args = parse(f"--seed {seed} --data_seed 1 --batch_size 90")
+        state = get_loaders(args, load_data(args, toy()))[0].state_dict()
+        assert state.keys() == {"order", "augmentation"}
+        for role in state:
+            assert torch.equal(state[role], generator(seed, role).get_state())
+
+
+# ------------------------------------------------------------------------------------------------ noise
+
+
+def ny_of(flags, dataset=None):
+    return load_data(parse(flags), dataset or toy()).ny
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "symmetric_exclusive", "pair"])
+def test_noise_of_a_sample_does_not_depend_on_the_split(kind):
+    noise = f"--ny_ratio .4 --ny_kind {kind} "
+    whole = ny_of(noise)
+    for others in ("--valid_size 0", "--valid_size 30", "--train_size 40", "--train_size 60 --valid_size .5"):
+        assert np.array_equal(whole, ny_of(noise + others))
+
+
+def test_teacher_and_student_see_the_same_noise_and_split_whatever_the_students_seed():
+    teacher = load_data(parse("--ny_ratio .4 --train_size 80 --seed 1"), toy())
+    for seed in (2, 3):  # a student's data seed is its teacher's
+        student = load_data(parse(f"--ny_ratio .4 --train_size 80 --data_seed 1 --seed {seed}"), toy())
+        for name in ("y", "ny", "train_idx", "valid_idx"):
+            assert np.array_equal(getattr(teacher, name), getattr(student, name))
+        assert teacher.fingerprints() == student.fingerprints()
+
+
+def test_another_data_seed_is_other_noise_and_another_split():
+    one, other = (load_data(parse(f"--ny_ratio .4 --data_seed {s}"), toy()) for s in (1, 2))
+    assert not np.array_equal(one.ny, other.ny) and not np.array_equal(one.valid_idx, other.valid_idx)
+    assert one.fingerprints()["y_sha256"] == other.fingerprints()["y_sha256"]
+    assert one.fingerprints()["ny_sha256"] != other.fingerprints()["ny_sha256"]
+
+
+def test_the_split_does_not_depend_on_the_noise():
+    clean, noisy = (load_data(parse(f"--train_size 80 --ny_ratio {r}"), toy()) for r in (0, 0.9))
+    assert np.array_equal(clean.train_idx, noisy.train_idx) and np.array_equal(clean.valid_idx, noisy.valid_idx)
+
+
+def test_realised_noise_is_that_of_all_rows():
+    assert load_data(parse("--ny_ratio .4 --ny_kind pair --train_size 20"), toy()).noise_realised == 0.4
+    assert load_data(parse(), toy()).noise_realised == 0
+
+
+def test_noise_is_really_trained_on_and_validated_with_but_never_tested_on():
+    data = load_data(parse("--ny_ratio 1 --ny_kind pair --valid_size 20"), toy())
+    train, valid, test = get_loaders(parse("--batch_size 80"), data)
+    for loader in (train, valid):
+        for _, y, ny, _ in loader:
+            assert torch.equal(ny, (y + 1) % 4)
+    for _, y, ny, _ in test:
+        assert torch.equal(y, ny)
+
+
+def test_labels_of_a_file_are_the_noise(tmp_path):
+    labels = (np.arange(100) + 1) % 4
+    np.save(tmp_path / "human.npy", labels)
+    data = load_data(parse(f"--ny_file {tmp_path}/human.npy --train_size 40"), toy())
+    assert np.array_equal(data.ny, labels) and np.array_equal(data.y, np.arange(100) % 4)
+    assert data.noise_realised == 1
+
+
+def test_a_ratio_and_a_file_together_are_an_error(tmp_path):
+    np.save(tmp_path / "human.npy", np.arange(100) % 4)
+    refused(f"--ny_file {tmp_path}/human.npy --ny_ratio .4", toy(), "--ny_file", "--ny_ratio 0.4")
+    with pytest.raises(BadInput, match="--ny_ratio"):
+        load_data(parse(f"--dataset digits --ny_file {tmp_path}/human.npy --ny_ratio .4"))
+
+
+def test_a_label_file_that_does_not_fit_is_found_by_the_checks(tmp_path):
+    np.save(tmp_path / "human.npy", np.arange(99) % 4)
+    messages = refused(
+        f"--ny_file {tmp_path}/human.npy --batch_size 101", toy(), "(99,)", "100 samples", "--batch_size"
+    )
+    assert len(messages) == 2
+
+
+# ----------------------------------------------------------------------------------- subset and validation split
+
+
+@settings(deadline=None)
+@given(
+    num=st.integers(30, 120),
+    train_size=st.one_of(st.none(), st.integers(4, 30)),
+    valid_size=st.one_of(st.just(0), st.floats(0.3, 0.7), st.integers(1, 3)),
+    seed=st.integers(0, 9),
+)
+def test_training_and_validation_rows_share_the_subset_between_them(num, train_size, valid_size, seed):
+    size = f"--train_size {train_size} " if train_size else ""
+    data = load_data(parse(f"{size}--valid_size {valid_size} --seed {seed}"), toy(num=num))
+    in_use = train_size or num
+    held_out = int(valid_size * in_use) if valid_size < 1 else valid_size
+    assert (len(data.train_idx), len(data.valid_idx)) == (in_use - held_out, held_out)
+    assert len(set(data.train_idx) | set(data.valid_idx)) == in_use
+    for rows in (data.train_idx, data.valid_idx):
+        assert rows.tolist() == sorted(rows.tolist())
+    assert len(data.y) == len(data.ny) == num  # of all rows, visited or not
+
+
+def test_a_tenth_is_held_out_unless_asked_otherwise():
+    data = load_data(parse(), toy())
+    assert len(data.valid_idx) == 10
+    train, valid, _ = get_loaders(parse("--batch_size 90"), data)
+    assert (train.num_samples, valid.num_samples) == (90, 10)
+
+
+def test_valid_size_0_is_the_published_protocol():
+    data = load_data(parse("--valid_size 0"), toy())
+    assert len(data.valid_idx) == 0 and len(data.train_idx) == 100
+    assert get_loaders(parse("--valid_size 0"), data)[1] is None
+
+
+def test_validation_rows_are_random_unless_they_are_the_last_ones():
+    assert load_data(parse(), toy()).valid_idx.tolist() != list(range(90, 100))
+    last = load_data(parse("--valid_size 25", valid_rows="last"), toy())  # as published for CIFAR-100: the last 5,000
+    assert last.valid_idx.tolist() == list(range(75, 100)) and last.train_idx.tolist() == list(range(75))
+
+
+def test_a_validation_split_that_the_set_brings_is_used_instead():
+    dataset = toy(valid=7)
+    data = load_data(parse("--valid_size .3"), dataset)
+    assert len(data.train_idx) == 100 and len(data.valid_idx) == 0
+    _, valid, _ = get_loaders(parse("--valid_size .3"), data)
+    assert valid.num_samples == 7
+    _, y, ny, idx = next(iter(valid))
+    assert torch.equal(y, ny) and idx.tolist() == list(range(7))
+    assert get_loaders(parse("--valid_size 0"), data)[1] is None
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=8, max_size=80).map(lambda some: [0, 1, 2, 3, *some]), data=st.data()
+)
+def test_a_subset_has_as_equally_many_of_each_class_as_there_are(labels, data):
+    size = data.draw(st.integers(4, len(labels)))
+    rows = load_data(parse(f"--train_size {size} --valid_size 0"), toy(labels)).train_idx
+    there, taken = np.bincount(labels), np.bincount(np.array(labels)[rows], minlength=4)
+    assert len(set(rows)) == taken.sum() == size
+    used_up = taken == there
+    if not used_up.all():  # whoever gives fewer than the others, by more than one, gives all it has
+        assert taken.max() - taken[~used_up].min() <= 1
+
+
+def test_the_subset_is_balanced_by_clean_labels():
+    data = load_data(parse("--train_size 40 --valid_size 0 --ny_ratio .8"), toy())
+    assert np.bincount(data.y[data.train_idx]).tolist() == [10, 10, 10, 10]
+    assert np.bincount(data.ny[data.train_idx], minlength=4).tolist() != [10, 10, 10, 10]
+
+
+BAD_SIZES = {
+    "--train_size 101": ["--train_size 101", "100 samples"],
+    "--train_size 3": ["--train_size 3", "4 classes"],
+    "--valid_size 100": ["--valid_size 100", "100 samples"],
+    "--valid_size .001": ["--valid_size 0.001", "holds out 0"],
+    "--valid_size 1.5": ["--valid_size 1.5", "whole number"],
+    "--batch_size 91": ["--batch_size 91", "90 samples"],
+    "--batch_size 51 --train_size 50 --valid_size 0": ["--batch_size 51", "50 samples"],
+    "--batch_size 1 --valid_size 99": ["--valid_size 99", "1 sample"],
+    "--batch_size 10 --train_size 8 --valid_size 8": ["--valid_size 8"],
+}
+
+
+@pytest.mark.parametrize(("flags", "texts"), BAD_SIZES.items())
+def test_sizes_that_do_not_fit_are_refused(flags, texts):
+    refused(flags, toy(), *texts)
+
+
+def test_one_class_is_not_enough():
+    refused("--batch_size 5", toy([0] * 20, num_classes=1), "one class")
+
+
+def test_few_samples_of_many_classes_are_not_blamed_on_a_flag_that_was_not_given():
+    check_data(parse("--batch_size 2"), toy([0, 1, 5] * 5, num_classes=20))
+
+
+# ----------------------------------------------------------------------------------------------- run name
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "cifar10_cosine"),
+        ("--dataset cifar100 --scheduler multi", "cifar100_multi"),
+        ("--ny_ratio 0.4", "cifar10_cosine_n0.4"),
+        ("--ny_ratio 0", "cifar10_cosine"),
+        ("--ny_file data/CIFAR-10_human.pt:worse", "cifar10_cosine_nCIFAR-10_human_worse"),
+        ("--ny_file human.csv", "cifar10_cosine_nhuman"),
+        ("--run_name mine --ny_ratio 0.4", "mine"),
+    ],
+)
+def test_a_run_is_named_by_its_data_and_schedule_never_at_random(flags, name):
+    assert run_name(parse(flags)) == name
+
+
+# -------------------------------------------------------------------------------------------------- flags
+
+BAD_FLAGS = [
+    "--dataset mnist",
+    "--net resnet19",
+    "--scheduler linear",
+    "--ny_kind asymmetric",
+    "--ny_ratio 1.1",
+    "--ny_ratio -0.1",
+    "--ny_ratio nan",
+    "--valid_size -1",
+    "--train_size 0",
+    "--lr 0",
+    "--lr -1e-3",
+    "--lr -inf",
+    "--lr fast",
+    "--momentum 2",
+    "--epochs 0",
+    "--epochs 1.5",
+    "--batch_size -5",
+    "--seed -1",
+    "--data_seed one",
+    "--num_work -1",
+    "--save_epochs 3 -1",
+    "--device tpu",
+]
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS)
+def test_a_wrong_value_is_named_with_what_is_expected(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(flags)
+    said = capsys.readouterr()
+    flag, *values = flags.split()
+    assert stopped.value.code == 2 and said.out == ""
+    assert said.err.startswith(f"error: {flag} {values[-1]}: expected ") and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.pairwise(BAD_FLAGS)))
+def test_two_wrong_values_at_once_are_both_named(one, other, capsys):
+    if one.split()[0] == other.split()[0]:  # given twice, the last one counts
+        other = "--norm none"
+    with pytest.raises(SystemExit):
+        parse(f"{one} {other}")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    for flags in (one, other):
+        assert any(flags.split()[0] in line and flags.split()[-1] in line for line in said)
+
+
+def test_an_unknown_flag_is_named_and_none_is_abbreviated(capsys):
+    for flag in ("--learning_rate", "--epoch"):
+        with pytest.raises(SystemExit):
+            parse(f"{flag}=3 --lr 0")
+        said = capsys.readouterr().err
+        assert flag in said and "--lr 0" in said and "usage" not in said
+
+
+def test_given_are_the_flags_that_the_user_gave():
+    assert parse().given == set()
+    assert parse("--lr 0.1 --seed=10086 --overwrite --save_epochs").given == {"lr", "seed", "overwrite", "save_epochs"}
+
+
+def test_values_that_cannot_be_read_are_broken_and_have_their_default():
+    args, problems = experiment_parser("test", batch_size=128).parse_collecting(["--batch_size", "x", "--lr", "0.2"])
+    assert problems.broken == {"batch_size"} and len(problems.messages) == 1
+    assert (args.batch_size, args.lr) == (128, 0.2)
+
+
+def test_published_defaults_and_a_scripts_own():
+    args = parse()
+    published = {"lr": 0.1, "scheduler": "cosine", "epochs": 200, "net": "resnet18", "dataset": "cifar10"}
+    published |= {"ny_ratio": 0, "batch_size": 250, "seed": 10086, "num_work": 4, "momentum": 0.9, "weight_decay": 5e-4}
+    assert {name: getattr(args, name) for name in published} == published
+    assert parse(epochs=10, seed=1).epochs == 10
+    assert parse("--epochs 3", epochs=10).epochs == 3
+
+
+def test_the_readmes_three_lines_work():
+    args = experiment_parser("my experiment").parse_args(["--dataset", "digits"])
+    train, valid, test = get_loaders(args)
+    assert (train.num_samples, valid.num_samples, test.num_samples) == (1294, 143, 360)
+    x, y, ny, idx = next(iter(train))
+    assert x.shape == (250, 1, 8, 8) and y.shape == ny.shape == idx.shape == (250,)
+    assert utils.expected_calibration_error(torch.rand(250), y == ny) > 0

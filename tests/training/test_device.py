@@ -1,0 +1,135 @@
+"""Device, precision and layout follow from facts about hardware and flags."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from errors import BadInput
+from training import device as device_module
+from training.device import Hardware, hardware_name, native_bfloat16, pick_device
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+MPS = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device here")
+
+
+def choose(device="cpu", amp="off", compile="off"):
+    return Hardware.choose(SimpleNamespace(device=device, amp=amp, compile=compile))
+
+
+def with_devices(monkeypatch, *names):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in names)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in names)
+
+
+@pytest.mark.parametrize(
+    "there, chosen", [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")]
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, there, chosen):
+    with_devices(monkeypatch, *there)
+    assert pick_device("auto").type == chosen
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_bad_input(monkeypatch, name):
+    with_devices(monkeypatch)
+    with pytest.raises(BadInput) as found:
+        pick_device(name)
+    assert found.value.messages == [f"--device {name}: this machine or this PyTorch has none; there is cpu"]
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("native, dtype", [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, native, dtype):
+    monkeypatch.setattr(device_module, "native_bfloat16", lambda device: native)
+    assert choose(amp="auto").dtype == dtype
+    assert choose(amp="off").dtype is None
+    assert choose(amp="bf16").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "flags, native", [("fpu avx2", False), ("fpu avx512_bf16", True), ("amx_bf16 avx2", True), ("avx512f", False)]
+)
+def test_a_processor_says_in_its_flags_whether_it_has_bfloat16(monkeypatch, tmp_path, flags, native):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: Some CPU @ 2:1\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(device_module, "open", lambda path, *a: open(tmp_path / "cpuinfo", *a), raising=False)
+    assert native_bfloat16(torch.device("cpu")) is native
+    assert hardware_name(torch.device("cpu")) == "Some CPU @ 2:1"
+
+
+def test_where_the_processor_cannot_be_asked_it_is_float32(monkeypatch):
+    def missing(path, *_):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(device_module, "open", missing, raising=False)
+    assert native_bfloat16(torch.device("cpu")) is False
+    assert hardware_name(torch.device("cpu"))
+
+
+def test_float16_on_a_cpu_is_bad_input():
+    with pytest.raises(BadInput, match="--amp fp16: needs a GPU"):
+        choose(amp="fp16")
+
+
+@pytest.mark.parametrize("flag, compiled", [("auto", False), ("off", False), ("on", True)])
+def test_compiling_is_off_unless_asked_for(flag, compiled):
+    assert choose(compile=flag).compiled is compiled
+
+
+def test_only_float16_scales_its_loss():
+    assert not choose().scaler().is_enabled()
+    assert not choose(amp="bf16").scaler().is_enabled()
+
+
+def test_logits_are_float32_whatever_the_precision():
+    hardware = choose(amp="bf16")
+    model = hardware.place(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)))
+    forward, x = hardware.forward_of(model), torch.randn(2, 3, 8, 8)
+    assert forward(x).dtype == torch.float32
+    assert not torch.equal(forward(x), model(x))  # it did run in bfloat16
+    torch.testing.assert_close(forward(x), model(x), atol=0.05, rtol=0.05)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_without_mixed_precision_the_network_runs_as_it_is():
+    hardware = choose()
+    model = hardware.place(nn.Linear(4, 2))
+    x = torch.randn(3, 4)
+    assert torch.equal(hardware.forward_of(model)(x), model(x))
+
+
+def test_the_layout_changes_no_result_beyond_rounding():
+    torch.manual_seed(0)
+    model, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+    before = model(x)
+    placed = choose().place(model)
+    assert placed.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(placed(x), before)
+
+
+def test_what_was_chosen_can_be_printed_and_kept():
+    described = choose(amp="bf16").describe()
+    assert described["device"] == "cpu" and described["precision"] == "bfloat16" and described["compiled"] is False
+    assert described["threads"] == torch.get_num_threads() and described["hardware"]
+    assert "bfloat16" in str(choose(amp="bf16")) and "float32" in str(choose())
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA), pytest.param("mps", marks=MPS)])
+@pytest.mark.parametrize("amp", ["off", "auto", "bf16", "fp16"])
+def test_a_gpu_takes_a_training_step(device, amp):
+    hardware = choose(device, amp)
+    model = hardware.place(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)))
+    optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), hardware.scaler()
+    logits = hardware.forward_of(model)(torch.randn(4, 3, 8, 8, device=hardware.device))
+    assert logits.dtype == torch.float32
+    before = model[3].weight.detach().clone()
+    scaler.scale(logits.square().mean()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert model[3].weight.isfinite().all()
+    assert scaler.is_enabled() == (amp == "fp16")
+    assert amp == "fp16" or not torch.equal(model[3].weight, before)

@@ -1,0 +1,97 @@
+"""What looks on: a bar that is quiet in a file, a log, and tracking under the published keys."""
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from training.observers import EpochLog, ProgressBar, WandbTracker
+
+ROW = {
+    "epoch": 0, "lr": 0.1, "train_loss": 2.0, "train_acc_noisy": 0.25, "train_acc_clean": 0.5, "train_ece": 0.125,
+    "valid_loss": 1.5, "valid_acc": 0.375, "valid_ece": 0.0625,
+    "test_loss": 1.25, "test_acc": 0.625, "test_ece": 0.03125, "seconds": 1.5,
+}  # fmt: skip
+
+
+def state_after(epoch, row=ROW):
+    return SimpleNamespace(rows=[row], epoch=epoch + 1, best={"acc": (0, 0.375), "loss": (0, 1.5)})
+
+
+class Wandb:
+    """Stands in for the wandb package, of which one run at a time is active."""
+
+    def __init__(self):
+        self.started, self.active, self.logged = [], None, []
+
+    def init(self, **settings):
+        assert self.active is None, "wandb would go on with the run before"
+        self.started.append(settings)
+        self.active = self
+        return self
+
+    def log(self, figures):
+        self.logged.append(figures)
+
+    def finish(self):
+        self.active = None
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    return sys.modules["wandb"]
+
+
+def settings(**changes):
+    return SimpleNamespace(**{"proj_name": "Gen_teacher", "wandb": "offline", "epochs": 1, "given": {"lr"}, **changes})
+
+
+def test_tracking_uses_the_published_keys(wandb):
+    WandbTracker(state_after(0), settings(), Path("results/Gen_teacher/resnet18x")).after_epoch(0, None)
+    (started,), (logged,) = wandb.started, wandb.logged
+    assert started["project"] == "Gen_teacher" and started["name"] == "resnet18x" and started["mode"] == "offline"
+    published = {"loss": 2.0, "learning_rate": 0.1, "tacc": 0.25, "vacc": 0.375, "tloss": 2.0, "vloss": 1.5}
+    published |= {"tECE": 0.125, "vECE": 0.0625, "bestg_ac": 0.375, "bestg_lo": 1.5, "epoch": 0}
+    assert published.items() <= logged.items()
+    assert logged["test_acc"] == 0.625
+
+
+def test_without_a_validation_split_v_is_the_test_set(wandb):
+    row = {name: value for name, value in ROW.items() if not name.startswith("valid")}
+    WandbTracker(state_after(0, row), settings(), Path("results/Gen_teacher/x")).after_epoch(0, None)
+    assert wandb.logged[0]["vacc"] == 0.625 and wandb.logged[0]["vloss"] == 1.25
+
+
+def test_each_run_of_a_comparison_is_tracked_as_its_own(wandb):
+    for method in ("OHT", "KD"):
+        tracker = WandbTracker(
+            state_after(1), settings(proj_name="p", epochs=2), Path(f"results/p/run_a/seed_1/{method}")
+        )
+        tracker.state = state_after(0)
+        tracker.after_epoch(0, None)
+        assert wandb.active
+        tracker.state = state_after(1)
+        tracker.after_epoch(1, None)
+        assert not wandb.active
+    assert [s["name"] for s in wandb.started] == ["run_a/seed_1/OHT", "run_a/seed_1/KD"]
+
+
+def test_a_bar_is_quiet_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bar = ProgressBar(updates_per_epoch=3, epochs=2)
+    for epoch in range(2):
+        bar.before_epoch(epoch, None)
+        for update in range(3):
+            bar.after_forward(update, epoch, None, None)
+        bar.after_epoch(epoch, None)
+    assert sys.stderr.getvalue() == ""
+
+
+def test_the_log_has_a_line_an_epoch():
+    lines = []
+    EpochLog(state_after(0), lines.append).after_epoch(0, None)
+    (line,) = lines
+    assert line.startswith("epoch   0  lr 0.10000") and "valid 0.3750" in line and "test 0.6250" in line
