@@ -6,17 +6,16 @@ Every student minimises 2 tau^2 KL(p_tar || softmax(logits / tau)), so students 
 other: use --teach_type onehot for the baseline, not the teacher, which is trained with cross-entropy.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 
 import errors
 from models import NETS
 from supervision.losses import distillation_loss
-from supervision.table import PredictionTable, read_distributions
+from supervision.table import read_distributions
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
 from training.experiment import Experiment
-from training.loop import fit
-from training.observers import EpochLog, TableUpdater
 from training.run_folder import RESULTS
 from training.teacher import Teacher
 from utils import experiment_parser, run_name
@@ -96,7 +95,7 @@ def main(argv=None) -> Path | None:
             teacher = Teacher(args.teach_path, args.teach_type, args.teach_name)
             teacher.pass_on_settings(args, problems)
     if args.proj_name is None:
-        args.proj_name = f"Distill_{Path(args.teach_path).name if teacher else args.dataset}"
+        args.proj_name = f"Distill_{Path(os.path.abspath(args.teach_path)).name if teacher else args.dataset}"
     kind = f"{args.teach_type}_{args.teach_name}" if taught else args.teach_type
     experiment = Experiment(
         args,
@@ -118,16 +117,8 @@ def main(argv=None) -> Path | None:
             f"{unvisited} of {len(experiment.data.train_idx)} training samples have no row in the teacher's table; "
             "they are trained on their own label"
         )
-    run = experiment.new_run(teacher=str(teacher.path) if teacher else None, filt_tau=1.0)
-    num_samples, num_classes = len(experiment.data.y), experiment.dataset.num_classes
-    table = PredictionTable(num_samples, num_classes, args.smoothing, experiment.hardware.device)
-    state = experiment.new_state(table)
-    observers = [TableUpdater(table), *experiment.onlookers(state, run), EpochLog(state, print)]
     loss = partial(distillation_loss, tau=args.tau if taught else 1.0)
-    fit(
-        state, run, args, experiment.hardware, target, experiment.valid, experiment.test, loss=loss, observers=observers
-    )
-    run.finish(state)
+    run, _ = experiment.train(target, loss, teacher=str(teacher.path) if teacher else None)
     print(run.path)
     return run.path
 

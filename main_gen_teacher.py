@@ -7,11 +7,8 @@ of averaged predictions (q_smooth, the teacher of Filter-KD), at the best epochs
 from pathlib import Path
 
 import errors
-from supervision.table import PredictionTable
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.loop import fit
-from training.observers import EpochLog, TableUpdater
 from training.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
@@ -33,22 +30,7 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     experiment.start()
-    run = experiment.new_run(filt_tau=args.filt_tau)
-    num_samples, num_classes = len(experiment.data.y), experiment.dataset.num_classes
-    table = PredictionTable(num_samples, num_classes, args.smoothing, experiment.hardware.device)
-    state = experiment.new_state(table)
-    observers = [TableUpdater(table, args.filt_tau), *experiment.onlookers(state, run), EpochLog(state, print)]
-    fit(
-        state,
-        run,
-        args,
-        experiment.hardware,
-        OneHot(num_classes),
-        experiment.valid,
-        experiment.test,
-        observers=observers,
-    )
-    run.finish(state)
+    run, _ = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau)
     print(run.path)
     return run.path
 

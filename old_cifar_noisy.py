@@ -13,12 +13,9 @@ from pathlib import Path
 
 import errors
 from supervision.losses import distillation_loss
-from supervision.table import PredictionTable
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 from training import comparison
 from training.experiment import Experiment
-from training.loop import fit
-from training.observers import EpochLog, TableUpdater
 from training.run_folder import RESULTS
 from training.teacher import Teacher
 from utils import experiment_parser
@@ -54,7 +51,7 @@ def make_parser():
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
-    flag("--path", default=None, help="name of the run (the time and the settings when not given)")
+    flag("--path", default=None, help="name of the run, as --run_name (the time and the settings when not given)")
     flag("-r", "--resume", action="store_true", help="go on with the run that --path names")
     return parser
 
@@ -70,8 +67,10 @@ def settle(args, problems):
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
-    name = args.path or (
-        f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}_n{10 * args.ny_ratio:g}"
+    name = (
+        args.path
+        or args.run_name
+        or (f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}_n{10 * args.ny_ratio:g}")
     )
     project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
     args.proj_name = args.proj_name or project
@@ -94,34 +93,24 @@ def make_target(method, args, experiment, oht_folder):
     return TeacherTable(teacher.read_table(experiment.dataset).values.to(hardware.device)), args.temp
 
 
-def train_method(method, experiment, folder, seed_folder):
+def train_method(method, experiment, folder):
     """Train one method from the common start; returns its row of results.csv and its test accuracies by epoch."""
-    args, hardware, data = experiment.args, experiment.hardware, experiment.data
+    args, seed_folder = experiment.args, folder / f"seed_{experiment.args.seed}"
     target, tau = make_target(method, args, experiment, seed_folder / "OHT")
-    run = experiment.new_run(seed_folder / method, method=method, filt_tau=args.temp)
-    table = PredictionTable(len(data.y), experiment.dataset.num_classes, args.smoothing, hardware.device)
-    state = experiment.new_state(table)
     with open(folder / f"{LOG_NAMES.get(method, method)}.txt", "a", encoding="utf-8", buffering=1) as log:
         print(f"{method}, seed {args.seed}", file=log)
-        observers = [
-            TableUpdater(table, args.temp),
-            *experiment.onlookers(state, run, f"seed {args.seed} {method}"),
-            EpochLog(state, partial(print, file=log)),
-        ]
-        fit(
-            state,
-            run,
-            args,
-            hardware,
+        _, state = experiment.train(
             target,
-            experiment.valid,
-            experiment.test,
-            loss=partial(distillation_loss, tau=tau),
-            observers=observers,
+            partial(distillation_loss, tau=tau),
+            temperature=args.temp,
+            path=seed_folder / method,
+            log=partial(print, file=log),
+            label=f"seed {args.seed} {method}",
+            method=method,
         )
-    run.finish(state)
-    recovered = comparison.labels_recovered(target, experiment.train)
-    return comparison.result_row(method, args, data, state, recovered), [row["test_acc"] for row in state.rows]
+    recovered = comparison.labels_recovered(target, experiment.train_loader)
+    row = comparison.result_row(method, args, experiment.data, state, recovered)
+    return row, [epoch["test_acc"] for epoch in state.rows]
 
 
 def main(argv=None) -> Path | None:
@@ -139,7 +128,7 @@ def main(argv=None) -> Path | None:
     for seed in range(args.seed, args.seed + args.seeds):
         of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
         for method in args.methods:
-            row, accuracies = train_method(method, of_seed, folder, folder / f"seed_{seed}")
+            row, accuracies = train_method(method, of_seed, folder)
             results.append(row)
             curves[method].append(accuracies)
             comparison.write_results(folder / "results.csv", results)

@@ -125,6 +125,13 @@ def run_name(args):
     return name + (f"_n{args.ny_ratio:g}" if args.ny_ratio else "")
 
 
+def noise_in_words(args):
+    """The label noise that args ask for, for a person to read."""
+    if args.ny_file:
+        return f"labels of {args.ny_file}"
+    return f"{args.ny_kind} noise of ratio {args.ny_ratio:g}" if args.ny_ratio else "no label noise"
+
+
 # ---------------------------------------------------------------------------------------------- seeds
 
 ROLES = ("weights", "order", "augmentation", "dropout", "noise", "subset", "validation", "fixed_batch")

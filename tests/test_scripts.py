@@ -18,9 +18,9 @@ import main_gen_teacher
 import old_cifar_noisy
 from errors import BadInput, NeedsDownload
 from models import build_model
-from supervision.losses import distillation_loss
+from supervision.losses import cross_entropy, distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
-from training import loop, run_folder
+from training import experiment, loop, run_folder
 from training.files import read_json
 from training.run_folder import read_args
 
@@ -62,7 +62,7 @@ def teacher_path(lab):
 
 
 class Fits:
-    """Stands in for a script's fit(): remembers how each training began, what it was given and what it saw."""
+    """Stands in for fit(): remembers how each training began, what it was given and what it saw."""
 
     def __init__(self, fit):
         self.fit, self.seen = fit, []
@@ -87,7 +87,7 @@ def distill(monkeypatch):
 
     def run(*flags):
         fits = Fits(loop.fit)
-        monkeypatch.setattr(main_distill, "fit", fits)
+        monkeypatch.setattr(experiment, "fit", fits)
         folder = main_distill.main([*QUICK_STUDENT, *map(str, flags)])
         return folder, fits.seen[0]
 
@@ -236,10 +236,10 @@ def test_the_table_never_sees_rows_that_were_held_out(teacher_path):
 
 def test_teachers_are_trained_with_plain_cross_entropy_on_noisy_labels(quick, workplace, monkeypatch):
     fits = Fits(loop.fit)
-    monkeypatch.setattr(main_gen_teacher, "fit", fits)
+    monkeypatch.setattr(experiment, "fit", fits)
     main_gen_teacher.main(quick("--ny_ratio", 0.4, "--epochs", 1))
     (seen,) = fits.seen
-    assert isinstance(seen["target"], OneHot) and "loss" not in seen
+    assert isinstance(seen["target"], OneHot) and seen["loss"] is cross_entropy
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_teachers_are_trained_with_plain_cross_entropy_on_noisy_labels(quick, wo
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_check_prints_the_settings_and_starts_nothing(script, flags, quick, workplace, capsys, monkeypatch):
-    monkeypatch.setattr(script, "fit", lambda *args, **kwargs: pytest.fail("training was started"))
+    monkeypatch.setattr(experiment, "fit", lambda *args, **kwargs: pytest.fail("training was started"))
     assert script.main(quick("--check", "--ny_ratio", 0.4, *flags)) is None
     out = capsys.readouterr().out
     assert 'dataset: "digits"' in out and "ny_ratio: 0.4" in out and "data_seed: 10086" in out
@@ -355,6 +355,12 @@ def test_a_run_that_was_moved_still_teaches(teacher_path, workplace, tmp_path, d
         assert np.array_equal(labels(folder)["ny"], labels(moved)["ny"])
 
 
+def test_a_teacher_in_the_current_folder_gives_its_name_too(teacher_path, monkeypatch, capsys):
+    monkeypatch.chdir(teacher_path)
+    main_distill.main([*QUICK_STUDENT, "--teach_path", ".", "--check"])
+    assert f"results/Distill_{TEACHER}/net_best_acc_" in capsys.readouterr().out
+
+
 def test_a_student_can_teach_in_turn(in_lab, distill):
     student, _ = distill("--teach_path", TEACHER, "--run_name", "first")
     for teach_type in ("net", "table"):
@@ -414,7 +420,7 @@ def comparison(quick, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(loop, "evaluate", falling)
-        patch.setattr(old_cifar_noisy, "fit", fits)
+        patch.setattr(experiment, "fit", fits)
         flags = ("--noisy_level", 4, "--seeds", 2, "--seed", 3, "--path", "mine", "--temp", 2, "--augment", "crop")
         folder = old_cifar_noisy.main(quick(*flags))
     seen = {(int(f["run"].path.parts[-2].removeprefix("seed_")), f["run"].path.name): f for f in fits.seen}

@@ -8,6 +8,7 @@ from scipy import stats
 
 from training.figures import plot_comparison
 from training.files import whole_file
+from utils import noise_in_words
 
 COLUMNS = [
     "method",
@@ -83,12 +84,9 @@ def progress_line(row):
 def report(results, args, curves, folder):
     """Draw comparison.png, write results.txt, and return the table: mean and deviation over seeds."""
     realised = np.mean([row["noise_realised"] for row in results])
-    if args.ny_file:
-        noise = f"labels of {args.ny_file}"
-    else:
-        noise = f"{args.ny_kind} noise of ratio {args.ny_ratio:g}" if args.ny_ratio else "no label noise"
     chooser = "the test set (--valid_size 0)" if args.valid_size == 0 else "validation"
-    head = f"{args.dataset}, {args.net}, {noise} (realised {realised:.3f}), {args.epochs} epochs, {args.seeds} seeds"
+    noise = f"{noise_in_words(args)} (realised {realised:.3f})"
+    head = f"{args.dataset}, {args.net}, {noise}, {args.epochs} epochs, {args.seeds} seeds"
     table = format_table(results)
     notes = [
         "mean and standard deviation over seeds",

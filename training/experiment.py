@@ -12,11 +12,13 @@ import torch
 from data.datasets import open_dataset
 from errors import Problems
 from models import build_model, check_net
+from supervision.losses import cross_entropy
+from supervision.table import PredictionTable
 from training.device import Hardware
-from training.loop import TrainingState, make_optimizer
-from training.observers import ProgressBar, WandbTracker
+from training.loop import TrainingState, fit, make_optimizer
+from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker
 from training.run_folder import RunFolder, check_free
-from utils import check_data, generator, get_loaders, load_data, role_seed, with_weight_seed
+from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
 # With a flag of these unread, what opening the data or checking it says would only mislead.
 SOURCE_FLAGS = {"dataset", "data_dir", "image_size"}
@@ -26,7 +28,8 @@ SPLIT_FLAGS = {"train_size", "valid_size", "batch_size", "ny_ratio", "ny_kind", 
 class Experiment:
     """One script's settings, checked, and what start() makes of them.
 
-    hardware, dataset: known after the checks. data: LabelledData; train, valid, test: loaders; after start().
+    hardware, dataset: known after the checks, data (LabelledData) too where nothing has to be downloaded.
+    train_loader, valid_loader, test_loader: after start().
     """
 
     def __init__(self, args, problems: Problems, folder, check_labels=None):
@@ -35,7 +38,8 @@ class Experiment:
         check_labels: called with the LabelledData once it is there, to raise BadInput.
         """
         self.args, self.folder, self.check_labels = args, Path(folder), check_labels
-        self.hardware = self.dataset = self.data = self.train = self.valid = self.test = None
+        self.hardware = self.dataset = self.data = None
+        self.train_loader = self.valid_loader = self.test_loader = None
         if args.data_seed is None:
             args.data_seed = args.seed
         with problems.collect():
@@ -78,7 +82,9 @@ class Experiment:
         for name, value in settings.items():
             if name not in ("given", "check"):
                 print(f"{name}: {json.dumps(value)}")
-        if self.dataset.needs_download:
+        if self.data:
+            print(self._summary())
+        else:
             print(f"{self.args.dataset} is not in {self.args.data_dir or './datasets'}: a run downloads it first")
         print(f"all checks passed; nothing started; a run would write {self.folder}")
 
@@ -89,26 +95,23 @@ class Experiment:
             self._check_labels()
         if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
             self._build_model()
-        self.train, self.valid, self.test = get_loaders(self.args, self.data)
-        print(
-            f"{self.args.dataset}: {self.train.num_samples} training samples, "
-            f"{self.valid.num_samples if self.valid else 0} for validation, {self.test.num_samples} for testing, "
-            f"{self.dataset.num_classes} classes; {self._noise()}"
-        )
-        if self.valid is None:
+        self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)
+        print(self._summary())
+        if self.valid_loader is None:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
         print(f"running on {self.hardware}")
         return self
 
-    def _noise(self):
-        args = self.args
-        if args.ny_file:
-            asked = f"labels of {args.ny_file}"
-        elif args.ny_ratio:
-            asked = f"{args.ny_kind} noise of ratio {args.ny_ratio:g}"
-        else:
-            return "no label noise"
-        return f"{asked}: {self.data.noise_realised:.4f} of the training labels are wrong"
+    def _summary(self):
+        args, data, dataset = self.args, self.data, self.dataset
+        held_out = f"{len(data.valid_idx)} for validation"
+        if dataset.valid and args.valid_size:
+            held_out = f"{len(dataset.valid.labels)} for validation (the set's own split)"
+        wrong = "" if data.noise_realised == 0 else f": {data.noise_realised:.4f} of the training labels are wrong"
+        return (
+            f"{args.dataset}: {len(data.train_idx)} training samples, {held_out}, {len(dataset.test.labels)} for "
+            f"testing, {dataset.num_classes} classes; {noise_in_words(args)}{wrong}"
+        )
 
     def with_seed(self, seed):
         """The same experiment under another --seed; noise and split follow it unless --data_seed was given."""
@@ -119,19 +122,40 @@ class Experiment:
             other.args.data_seed, other.data = seed, None
         return other
 
-    def new_run(self, path=None, args=None, **resolved):
+    def new_run(self, path=None, **resolved):
         """A RunFolder at path (default: the experiment's folder)."""
-        return RunFolder.create(path or self.folder, args or self.args, self.data, self.hardware, **resolved)
+        return RunFolder.create(path or self.folder, self.args, self.data, self.hardware, **resolved)
+
+    def train(self, target, loss=cross_entropy, *, temperature=1.0, path=None, log=print, label="", **resolved):
+        """Train a fresh network on a p_tar object, all figures and files kept in a run folder at path.
+
+        temperature: of the predictions that the table averages. log: gets a line of figures an epoch. label:
+        for the progress bar. resolved: more for args.json. Returns (RunFolder, TrainingState).
+        """
+        args, hardware = self.args, self.hardware
+        run = self.new_run(path, filt_tau=temperature, **resolved)
+        table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, hardware.device)
+        state = self.new_state(table)
+        observers = [
+            TableUpdater(table, temperature),
+            ProgressBar(len(self.train_loader), args.epochs, label),
+            EpochLog(state, log),
+        ]
+        if args.wandb != "disabled":
+            observers.append(WandbTracker(state, args, run.path))
+        fit(state, run, args, hardware, target, self.valid_loader, self.test_loader, loss=loss, observers=observers)
+        run.finish(state)
+        return run, state
 
     def new_state(self, table=None):
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
         args = self.args
         model = with_weight_seed(args.seed, self._build_model)
-        self.train.order = generator(args.seed, "order")
-        self.train.augmentation = generator(args.seed, "augmentation")
+        self.train_loader.order = generator(args.seed, "order")
+        self.train_loader.augmentation = generator(args.seed, "augmentation")
         torch.manual_seed(role_seed(args.seed, "dropout"))
         self.hardware.place(model)
-        return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train, table)
+        return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
 
     def _build_model(self):
         args, dataset = self.args, self.dataset
@@ -144,10 +168,3 @@ class Experiment:
             norm=args.norm,
             pretrained=args.pretrained,
         )
-
-    def onlookers(self, state, run, label=""):
-        """Observers that any run has: a progress bar and, where asked for, tracking."""
-        observers = [ProgressBar(len(self.train), self.args.epochs, label)]
-        if self.args.wandb != "disabled":
-            observers.append(WandbTracker(state, self.args, run.path))
-        return observers
