@@ -75,7 +75,7 @@ class CheckedParser(argparse.ArgumentParser):
     """An ArgumentParser that finds all mistakes before it speaks, and remembers which flags were given."""
 
     def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+        super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=HelpFormatter, **settings)
         # argparse takes -1e-3 and -inf for flags: read as values, they are reported with the other mistakes
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE)
 
@@ -87,11 +87,9 @@ class CheckedParser(argparse.ArgumentParser):
 
         args.given is the set of the flags that the user gave, by their names in args.
         """
-        problems, absent, args = Problems(), object(), argparse.Namespace()
+        problems, absent = Problems(), object()
         dests = [action.dest for action in self._actions if action.dest != "help"]
-        for dest in dests:
-            setattr(args, dest, absent)
-        args, unknown = self.parse_known_args(argv, args)
+        args, unknown = self._parse_known(argv, dict.fromkeys(dests, absent), problems)
         args.given = {dest for dest in dests if getattr(args, dest) is not absent}
         for dest in dests:
             found = getattr(args, dest)
@@ -100,9 +98,25 @@ class CheckedParser(argparse.ArgumentParser):
                 problems.add(f"--{dest} {v.text}: {v.expected}", dest)
             if wrong or found is absent:
                 setattr(args, dest, self.get_default(dest))
-        for name in unknown:
-            problems.add(f"{name}: there is no such flag; --help lists them")
+        for before, name in zip([""] + unknown, unknown, strict=False):
+            if name.startswith("-") or not before.startswith("-"):  # else it is the value of what is unknown
+                problems.add(f"{name.split('=')[0]}: there is no such flag; --help lists them")
         return args, problems
+
+    def _parse_known(self, argv, start, problems):
+        """parse_known_args from the values of `start`; flags that argparse itself stops at are left out in turn."""
+        argv = list(sys.argv[1:] if argv is None else argv)
+        while True:
+            try:
+                return self.parse_known_args(argv, argparse.Namespace(**start))
+            except argparse.ArgumentError as found:
+                names = (found.argument_name or "").split("/")
+                left = [word for word in argv if word.split("=")[0] not in names]
+                if left == argv:
+                    raise BadInput(str(found)) from None
+                problems.add(f"{found.argument_name}: {found.message}; --help says what it takes")
+                problems.broken |= {name.lstrip("-") for name in names}
+                argv = left
 
     def parse_args(self, args=None, namespace=None):
         """As argparse's, for callers without a run_script around them: mistakes on standard error, exit 2."""

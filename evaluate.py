@@ -20,7 +20,7 @@ from training.device import Hardware
 from training.figures import plot_confusion, plot_reliability
 from training.files import whole_file, write_json
 from training.loop import metrics, predict
-from training.run_folder import checkpoint_path, network_of, read_args
+from training.run_folder import check_sizes, checkpoint_path, network_of, read_args
 from utils import EVAL_BATCH, get_test_loader
 
 
@@ -46,12 +46,7 @@ def open_test_set(args, settings):
     """The run's Dataset; BadInput when what lies there now has other classes or images."""
     resolved = settings["resolved"]
     dataset = open_dataset(Namespace(**{**settings, "data_dir": args.data_dir or settings["data_dir"]}))
-    for name in ("num_classes", "channels", "image_size"):
-        if getattr(dataset, name) != resolved[name]:
-            raise errors.BadInput(
-                f"{args.run_dir}: was trained on data with {name} {resolved[name]}, this has "
-                f"{getattr(dataset, name)}; give its data with --data_dir"
-            )
+    check_sizes(args.run_dir, resolved, dataset)
     dataset.mean, dataset.std = resolved["mean"], resolved["std"]
     return dataset
 

@@ -101,7 +101,7 @@ def main(argv=None) -> Path | None:
         args,
         problems,
         RESULTS / args.proj_name / f"{kind}_{run_name(args)}",
-        check_labels=teacher and teacher.check_labels,
+        also_check=teacher and teacher.check_data,
     )
     if experiment.ready and known and (teacher or not taught):
         with problems.collect():

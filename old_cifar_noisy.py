@@ -18,7 +18,7 @@ from training import comparison
 from training.experiment import Experiment
 from training.run_folder import RESULTS
 from training.teacher import Teacher
-from utils import experiment_parser
+from utils import experiment_parser, noise_suffix
 
 # What teaches each method: OHT's network or table, at its last epoch or at the one that validation chose.
 TEACHERS = {
@@ -67,11 +67,9 @@ def settle(args, problems):
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
-    name = (
-        args.path
-        or args.run_name
-        or (f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}_n{10 * args.ny_ratio:g}")
-    )
+    noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
+    settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
+    name = args.path or args.run_name or settings
     project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
     args.proj_name = args.proj_name or project
     return RESULTS / args.proj_name / f"run_{name}"
@@ -123,7 +121,7 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     experiment.start()
-    experiment.new_run()
+    experiment.new_run(with_labels=False)  # they are each seed's own
     results, curves = [], {method: [] for method in args.methods}
     for seed in range(args.seed, args.seed + args.seeds):
         of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()

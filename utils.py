@@ -118,11 +118,15 @@ def run_name(args):
     """--run_name, or DATASET_SCHEDULER and, under noise, _nRATIO or _nFILE: never a random name."""
     if args.run_name is not None:
         return args.run_name
-    name = f"{args.dataset}_{args.scheduler}"
+    return f"{args.dataset}_{args.scheduler}{noise_suffix(args)}"
+
+
+def noise_suffix(args):
+    """_nRATIO, _nFILE or _nFILE_KEY, or nothing without noise: the end of a run's name."""
     if args.ny_file:
         path, key = noise.split_file_and_key(args.ny_file)
-        return f"{name}_n{path.stem}" + (f"_{key}" if key else "")
-    return name + (f"_n{args.ny_ratio:g}" if args.ny_ratio else "")
+        return f"_n{path.stem}" + (f"_{key}" if key else "")
+    return f"_n{args.ny_ratio:g}" if args.ny_ratio else ""
 
 
 def noise_in_words(args):

@@ -131,9 +131,12 @@ def cifar(args):
         dataset.class_names = list(both[0].classes)
 
     def download(dataset):
+        was_there = args.data_dir.exists()
         try:
             fill(dataset, download=True)
         except (OSError, RuntimeError) as problem:
+            if not was_there and args.data_dir.is_dir() and not any(args.data_dir.iterdir()):
+                args.data_dir.rmdir()
             raise NeedsDownload(
                 f"--dataset {args.dataset}: not in {args.data_dir} and the download failed ({problem}); "
                 "put torchvision's files there, or try again with a connection"

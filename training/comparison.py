@@ -84,56 +84,58 @@ def progress_line(row):
 def report(results, args, curves, folder):
     """Draw comparison.png, write results.txt, and return the table: mean and deviation over seeds."""
     realised = np.mean([row["noise_realised"] for row in results])
-    chooser = "the test set (--valid_size 0)" if args.valid_size == 0 else "validation"
+    chooser = "the test set" if args.valid_size == 0 else "validation"
     noise = f"{noise_in_words(args)} (realised {realised:.3f})"
     head = f"{args.dataset}, {args.net}, {noise}, {args.epochs} epochs, {args.seeds} seeds"
-    table = format_table(results)
     notes = [
         "mean and standard deviation over seeds",
         f"chosen: the epoch that {chooser} chose; oracle: the best test epoch, which nobody could have picked",
         "- OHT: paired difference of test accuracies to OHT's, 95 % t interval over seeds; ECE in 10 bins",
         "recovered: share of mislabelled training samples whose target peaks at the true label",
     ]
-    plot_comparison(results, curves, head, folder / "comparison.png")
-    text = "\n".join([head, table, *notes])
+    plot_comparison(results, curves, head, chooser, folder / "comparison.png")
+    tables = [line for columns in (ACCURACY, CALIBRATION) for line in ("", format_table(results, columns))]
+    text = "\n".join([head, *tables, "", *notes])
     with whole_file(folder / "results.txt", "w") as f:
         f.write(text + "\n")
     return "\n" + text
 
 
-def format_table(results):
-    """The table as aligned text, a line a method."""
-    columns = [
-        ("test acc, last", "test_acc_last"),
-        ("chosen", "test_acc_best"),
-        ("oracle", "test_acc_oracle"),
-        ("ECE, last", "ece_last"),
-        ("chosen", "ece_best"),
-        ("NLL, last", "nll_last"),
-        ("Brier", "brier_last"),
-        ("recovered", "labels_recovered"),
-    ]
-    methods = list(dict.fromkeys(row["method"] for row in results))
-    by_method = {m: [row for row in results if row["method"] == m] for m in methods}
-    lines = [["method", *(title for title, _ in columns), "- OHT, last", "- OHT, chosen"]]
-    for method in methods:
-        cells = [_mean_and_spread([row[key] for row in by_method[method]]) for _, key in columns]
-        cells += [
-            _paired_difference(by_method[method], by_method.get("OHT"), key)
-            for key in ("test_acc_last", "test_acc_best")
-        ]
-        lines.append([method, *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+# The printed tables: column titles and what a cell shows of a method's rows, given OHT's rows.
+ACCURACY = {
+    "test acc, last": lambda rows, oht: _mean_and_spread(rows, "test_acc_last"),
+    "chosen": lambda rows, oht: _mean_and_spread(rows, "test_acc_best"),
+    "oracle": lambda rows, oht: _mean_and_spread(rows, "test_acc_oracle"),
+    "last - OHT": lambda rows, oht: _paired_difference(rows, oht, "test_acc_last"),
+    "chosen - OHT": lambda rows, oht: _paired_difference(rows, oht, "test_acc_best"),
+}
+CALIBRATION = {
+    "ECE, last": lambda rows, oht: _mean_and_spread(rows, "ece_last"),
+    "ECE, chosen": lambda rows, oht: _mean_and_spread(rows, "ece_best"),
+    "NLL, last": lambda rows, oht: _mean_and_spread(rows, "nll_last"),
+    "Brier, last": lambda rows, oht: _mean_and_spread(rows, "brier_last"),
+    "labels recovered": lambda rows, oht: _mean_and_spread(rows, "labels_recovered"),
+}
+
+
+def format_table(results, columns):
+    """One of the tables above as aligned text, a line a method."""
+    by_method = {}
+    for row in results:
+        by_method.setdefault(row["method"], []).append(row)
+    lines = [["method", *columns]]
+    for method, rows in by_method.items():
+        lines.append([method, *(cell(rows, by_method.get("OHT")) for cell in columns.values())])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    first, *others = widths
     return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
+        "  ".join([line[0].ljust(first), *(cell.rjust(w) for cell, w in zip(line[1:], others, strict=True))])
         for line in lines
     )
 
 
-def _mean_and_spread(values):
-    values = [v for v in values if v is not None]
+def _mean_and_spread(rows, key):
+    values = [row[key] for row in rows if row[key] is not None]
     if not values:
         return "-"
     if len(values) == 1:

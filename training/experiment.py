@@ -32,12 +32,12 @@ class Experiment:
     train_loader, valid_loader, test_loader: after start().
     """
 
-    def __init__(self, args, problems: Problems, folder, check_labels=None):
+    def __init__(self, args, problems: Problems, folder, also_check=None):
         """Check all that can be checked without a download; what is wrong is added to problems.
 
-        check_labels: called with the LabelledData once it is there, to raise BadInput.
+        also_check: called with the LabelledData once it is there, to raise BadInput.
         """
-        self.args, self.folder, self.check_labels = args, Path(folder), check_labels
+        self.args, self.folder, self._also_check = args, Path(folder), also_check
         self.hardware = self.dataset = self.data = None
         self.train_loader = self.valid_loader = self.test_loader = None
         if args.data_seed is None:
@@ -52,6 +52,8 @@ class Experiment:
                 check_data(args, self.dataset)
                 if not self.dataset.needs_download:
                     self.data = load_data(args, self.dataset)
+        if args.batch_size == 1 and args.norm == "batch":
+            problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:
             with problems.collect():
                 check_net(
@@ -62,8 +64,9 @@ class Experiment:
                     norm=args.norm,
                     pretrained=args.pretrained,
                 )
-        with problems.collect():
-            self._check_labels()
+        if self.data and also_check:
+            with problems.collect():
+                also_check(self.data)
         with problems.collect():
             check_free(self.folder, args)
 
@@ -71,10 +74,6 @@ class Experiment:
     def ready(self):
         """Whether hardware and data set are known, so that what depends on them can be made and checked."""
         return self.hardware is not None and self.dataset is not None
-
-    def _check_labels(self):
-        if self.check_labels and self.data:
-            self.check_labels(self.data)
 
     def print_settings(self):
         """For --check: the resolved settings, a line each."""
@@ -92,7 +91,8 @@ class Experiment:
         """Load the data (downloading what is absent), say what it is, make the loaders."""
         if self.data is None:
             self.data = load_data(self.args, self.dataset)
-            self._check_labels()
+            if self._also_check:
+                self._also_check(self.data)
         if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
             self._build_model()
         self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)

@@ -48,10 +48,11 @@ def plot_curves(rows, path):
     save(fig, path)
 
 
-def plot_comparison(results, curves, title, path):
+def plot_comparison(results, curves, title, chooser, path):
     """comparison.png: test accuracy of each method by epoch, and at its last and its chosen epoch.
 
-    results: a list of rows as of results.csv. curves: {method: (seeds, epochs) test accuracies}.
+    results: a list of rows as of results.csv. curves: {method: (seeds, epochs) test accuracies}. chooser: what
+    chose the epoch, in words.
     """
     fig, (left, right) = figure(columns=2, width=6, height=4.2)
     methods = list(curves)
@@ -66,7 +67,7 @@ def plot_comparison(results, curves, title, path):
     for place, method in enumerate(methods):
         for shift, column, hatch, label in (
             (-0.2, "test_acc_last", None, "last epoch"),
-            (0.2, "test_acc_best", "///", "epoch chosen by validation"),
+            (0.2, "test_acc_best", "///", f"epoch chosen by {chooser}"),
         ):
             values = np.array([row[column] for row in results if row["method"] == method])
             right.bar(

@@ -94,6 +94,7 @@ def train_epoch(state, forward, target, loss, lr, observers=()):
         _tell(observers, "before_update", state.update, model)
         p_tar = target(x, ny, idx)
         logits = forward(x)
+        _tell(observers, "after_forward", state.update, state.epoch, idx, logits.detach())
         value = loss(logits, p_tar)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(value).backward()
@@ -101,7 +102,6 @@ def train_epoch(state, forward, target, loss, lr, observers=()):
         state.scaler.update()
         with torch.no_grad():
             logits = logits.detach()
-            _tell(observers, "after_forward", state.update, state.epoch, idx, logits)
             total += value.detach() * len(idx)
             finite &= value.detach().isfinite()
             confidence, predicted = F.softmax(logits, 1).max(1)

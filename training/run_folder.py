@@ -35,13 +35,28 @@ COLUMNS = [
     "seconds",
 ]
 
+# What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.
+INHERITED = (
+    "dataset",
+    "image_size",
+    "train_size",
+    "valid_size",
+    "valid_rows",
+    "ny_ratio",
+    "ny_kind",
+    "ny_file",
+    "data_seed",
+)
+NEEDED = (*INHERITED, "data_dir", "net", "width", "norm", "pretrained", "num_work")
+RESOLVED = ("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std")
+
 
 def check_free(path, args):
     """BadInput when the folder already holds something, unless it is a run and --overwrite is given."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not args.overwrite:
-            raise BadInput(f"{path}: holds a run already; choose another name, or give --overwrite to replace it")
+            raise BadInput(f"{path}: is not empty; choose another name, or give --overwrite to replace the run in it")
         if not (path / "args.json").is_file():
             raise BadInput(
                 f"{path}: is not a run's folder (no args.json), so --overwrite leaves it alone; "
@@ -57,7 +72,7 @@ class RunFolder:
         self.save_epochs, self.last_epoch, self.table_metadata = (), None, {}
 
     @classmethod
-    def create(cls, path, args, data, hardware, **resolved):
+    def create(cls, path, args, data, hardware, with_labels=True, **resolved):
         """Make the folder (replacing a run there: see check_free) and write what is known before training."""
         run = cls(path)
         if run.path.exists():
@@ -89,9 +104,10 @@ class RunFolder:
             },
         )
         write_json(run.path / "environment.json", {**environment(), **hardware.describe()})
-        paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
-        with whole_file(run.path / "labels.npz") as f:
-            np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths)
+        if with_labels:
+            paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
+            with whole_file(run.path / "labels.npz") as f:
+                np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths)
         return run
 
     def save_epoch(self, state, epoch, new_best):
@@ -130,9 +146,30 @@ def write_metrics(path, rows):
 def read_args(folder):
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
     args = read_json(Path(folder) / "args.json")
-    if "resolved" not in args:
-        raise BadInput(f"{folder}/args.json: not a run's arguments; take an intact copy")
+    resolved = args.get("resolved")
+    lacking = [name for name in NEEDED if name not in args]
+    lacking += [name for name in RESOLVED if not isinstance(resolved, dict) or name not in resolved]
+    if lacking:
+        raise BadInput(f"{folder}/args.json: has no {', '.join(lacking)}; take an intact copy, or make the run anew")
     return args
+
+
+def check_sizes(name, resolved, dataset):
+    """BadInput when a run's resolved settings (of its args.json) are of data of other sizes than `dataset`."""
+    ours = {
+        "num_samples": (dataset.num_train, "samples"),
+        "num_classes": (dataset.num_classes, "classes"),
+        "image_size": (dataset.image_size, "pixels"),
+        "channels": (dataset.channels, "channels"),
+    }
+    differ = {key: size for key, size in ours.items() if resolved[key] != size[0]}
+    if differ:
+        there = ", ".join(f"{resolved[key]} {what}" for key, (_, what) in differ.items())
+        here = ", ".join(f"{size} {what}" for size, what in differ.values())
+        raise BadInput(
+            f"{name}: was trained on {there}, this data set has {here}; "
+            "give the data it was trained on with --data_dir, or take another run"
+        )
 
 
 def network_of(settings):

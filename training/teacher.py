@@ -1,5 +1,6 @@
 """A finished run as a teacher: finding it, inheriting its data settings, reading its network or its table."""
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -8,20 +9,7 @@ from errors import BadInput
 from models import build_model, check_net, load_weights
 from supervision.table import PredictionTable, sidecar_path
 from training.files import read_json
-from training.run_folder import RESULTS, checkpoint_path, network_of, read_args
-
-# What a student must share with its teacher, so that both see the same rows with the same labels.
-INHERITED = (
-    "dataset",
-    "image_size",
-    "train_size",
-    "valid_size",
-    "valid_rows",
-    "ny_ratio",
-    "ny_kind",
-    "ny_file",
-    "data_seed",
-)
+from training.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
 
 
 class Teacher:
@@ -63,30 +51,16 @@ class Teacher:
         if "data_dir" not in args.given:
             args.data_dir = self.args["data_dir"]
 
-    def check_labels(self, data):
-        """BadInput that says what differs when the teacher was trained on other labels, or other sizes, than data's."""
+    def check_data(self, data):
+        """BadInput that says what differs when the teacher was trained on other data or labels than `data` has."""
         if self.args is not None:
-            self._check_sizes(data.dataset)
+            check_sizes(f"the teacher in {self.path}", self.args["resolved"], data.dataset)
             _compare(f"the teacher in {self.path}", self.args["resolved"], data)
         if self.table_path and sidecar_path(self.table_path).exists():
-            _compare(self.table_path, read_json(sidecar_path(self.table_path)), data)
-
-    def _check_sizes(self, dataset):
-        theirs = self.args["resolved"]
-        ours = {
-            "num_samples": (dataset.num_train, "samples"),
-            "num_classes": (dataset.num_classes, "classes"),
-            "image_size": (dataset.image_size, "pixels"),
-            "channels": (dataset.channels, "channels"),
-        }
-        differ = {name: size for name, size in ours.items() if theirs[name] != size[0]}
-        if differ:
-            there = ", ".join(f"{theirs[name]} {what}" for name, (_, what) in differ.items())
-            here = ", ".join(f"{size} {what}" for size, what in differ.values())
-            raise BadInput(
-                f"the teacher in {self.path}: was trained on {there}, this data set has {here}; "
-                "give the data it was trained on with --data_dir, or take another teacher"
-            )
+            sidecar = {}
+            with contextlib.suppress(BadInput):  # read_table says it when the .json is damaged
+                sidecar = read_json(sidecar_path(self.table_path))
+            _compare(self.table_path, sidecar, data)
 
     def read_network(self, args, dataset, teach_net=None):
         """The network of teach_name.pt, on the CPU; of a folder without args.json, what --teach_net or --net says."""

@@ -295,7 +295,7 @@ def test_a_file_in_the_place_of_a_run_is_never_replaced(tmp_path):
 def test_overwriting_leaves_nothing_of_the_old_run(workplace, quick):
     run = main_gen_teacher.main(quick("--epochs", 2, "--save_epochs", 0))
     assert (run / "epoch_0.pt").exists()
-    with pytest.raises(BadInput, match="holds a run already"):
+    with pytest.raises(BadInput, match="is not empty"):
         main_gen_teacher.main(quick("--epochs", 1))
     assert (run / "epoch_1.pt").exists()
     assert main_gen_teacher.main(quick("--epochs", 1, "--overwrite")) == run

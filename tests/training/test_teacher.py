@@ -106,7 +106,7 @@ def test_teacher_and_student_see_the_same_labels_whatever_the_students_seed(taug
     with np.load(taught / "labels.npz") as labels:
         for name, ours in (("y", data.y), ("ny", data.ny), ("idx", data.train_idx), ("valid_idx", data.valid_idx)):
             assert np.array_equal(labels[name], ours)
-    Teacher(taught, "table", "best_acc").check_labels(data)
+    Teacher(taught, "table", "best_acc").check_data(data)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(taught, teach_
 @pytest.mark.parametrize("change", [{"data_seed": 12}, {"ny_ratio": 0.2}, {"ny_kind": "symmetric"}])
 @pytest.mark.parametrize("teach_type", ["net", "table"])
 def test_a_teacher_of_other_noise_is_refused(taught, teach_type, change):
-    message = complaint(Teacher(taught, teach_type, "best_acc").check_labels, data_of(taught, **change))
+    message = complaint(Teacher(taught, teach_type, "best_acc").check_data, data_of(taught, **change))
     assert "noisy labels" in message and str(taught) in message
 
 
@@ -291,21 +291,21 @@ def npz_teacher(quick, tmp_path_factory):
 )
 def test_a_teacher_of_other_data_is_refused_and_the_difference_named(npz_teacher, tmp_path, change, named):
     file = other_data(tmp_path / "b.npz", **change)
-    message = complaint(Teacher(npz_teacher, "net", "best_acc").check_labels, data_of(npz_teacher, data_dir=str(file)))
+    message = complaint(Teacher(npz_teacher, "net", "best_acc").check_data, data_of(npz_teacher, data_dir=str(file)))
     assert all(part in message for part in named), message
 
 
 def test_the_same_data_in_another_place_is_accepted(npz_teacher, tmp_path):
     data = data_of(npz_teacher, data_dir=str(other_data(tmp_path / "moved.npz")))
-    Teacher(npz_teacher, "table", "best_acc").check_labels(data)
+    Teacher(npz_teacher, "table", "best_acc").check_data(data)
 
 
 def test_a_table_that_was_copied_without_its_run_still_knows_its_labels(taught, tmp_path):
     for ending in ("npy", "json"):
         shutil.copy(taught / f"best_acc.{ending}", tmp_path)
     teacher = Teacher(tmp_path, "table", "best_acc")
-    teacher.check_labels(data_of(taught))
-    assert "noisy labels" in complaint(teacher.check_labels, data_of(taught, data_seed=12))
+    teacher.check_data(data_of(taught))
+    assert "noisy labels" in complaint(teacher.check_data, data_of(taught, data_seed=12))
 
 
 def test_settings_only_needs_no_checkpoint(teacher_folder):
@@ -314,5 +314,5 @@ def test_settings_only_needs_no_checkpoint(teacher_folder):
     args, problems = student()
     teacher = Teacher(teacher_folder, "onehot", "best_acc")
     teacher.pass_on_settings(args, problems)
-    teacher.check_labels(load_data(args))
+    teacher.check_data(load_data(args))
     assert isinstance(problems, Problems) and not problems.messages
