@@ -107,6 +107,16 @@ class IndexedLoader:
         loader.augment_kind = "none"
         return loader
 
+    def of_samples(self, idx):
+        """A clean loader of some of these samples alone. idx: (n,), which are served in this order."""
+        place = {int(row): position for position, row in enumerate(self.idx.tolist())}
+        positions = torch.tensor([place[int(row)] for row in idx], device=self.device)
+        loader = self.clean()
+        loader.y, loader.ny, loader.idx = self.y[positions], self.ny[positions], self.idx[positions]
+        if not self.streamed:  # a streamed loader finds its images by idx
+            loader.images = self.images[positions]
+        return loader
+
     def state_dict(self):
         """The generators' states: what makes the next epochs the same ones."""
         return {name: generator.get_state() for name, generator in self._generators()}

@@ -32,12 +32,13 @@ class Experiment:
     train_loader, valid_loader, test_loader: after start().
     """
 
-    def __init__(self, args, problems: Problems, folder, also_check=None):
+    def __init__(self, args, problems: Problems, folder, also_check=None, selects=True):
         """Check all that can be checked without a download; what is wrong is added to problems.
 
+        selects: whether best epochs are chosen and a table is kept; the path scripts do neither.
         also_check: called with the LabelledData once it is there, to raise BadInput.
         """
-        self.args, self.folder, self._also_check = args, Path(folder), also_check
+        self.args, self.folder, self._also_check, self.selects = args, Path(folder), also_check, selects
         self.hardware = self.dataset = self.data = None
         self.train_loader = self.valid_loader = self.test_loader = None
         if args.data_seed is None:
@@ -97,7 +98,7 @@ class Experiment:
             self._build_model()
         self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)
         print(self._summary())
-        if self.valid_loader is None:
+        if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
         print(f"running on {self.hardware}")
         return self
@@ -126,18 +127,34 @@ class Experiment:
         """A RunFolder at path (default: the experiment's folder)."""
         return RunFolder.create(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
-    def train(self, target, loss=cross_entropy, *, temperature=1.0, path=None, log=print, label="", **resolved):
+    def train(
+        self,
+        target,
+        loss=cross_entropy,
+        *,
+        temperature=1.0,
+        path=None,
+        watch=lambda run, state: [],
+        log=print,
+        label="",
+        **resolved,
+    ):
         """Train a fresh network on a p_tar object, all figures and files kept in a run folder at path.
 
-        temperature: of the predictions that the table averages. log: gets a line of figures an epoch. label:
-        for the progress bar. resolved: more for args.json. Returns (RunFolder, TrainingState).
+        temperature: of the predictions that the table averages. watch(run, state) -> more observers. log: gets
+        a line of figures an epoch. label: for the progress bar. resolved: more for args.json. Returns
+        (RunFolder, TrainingState).
         """
-        args, hardware = self.args, self.hardware
-        run = self.new_run(path, filt_tau=temperature, **resolved)
-        table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, hardware.device)
+        args, hardware, table = self.args, self.hardware, None
+        if self.selects:
+            resolved["filt_tau"] = temperature
+            table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, hardware.device)
+        run = self.new_run(path, **resolved)
+        run.keeps_best = self.selects
         state = self.new_state(table)
         observers = [
-            TableUpdater(table, temperature),
+            *([TableUpdater(table, temperature)] if self.selects else []),
+            *watch(run, state),
             ProgressBar(len(self.train_loader), args.epochs, label),
             EpochLog(state, log),
         ]

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from training.loop import predict
 from training.run_folder import RESULTS
 
 
@@ -14,6 +15,40 @@ class TableUpdater:
 
     def after_forward(self, update, epoch, idx, logits):
         self.table.update(idx, F.softmax(logits / self.temperature, dim=1))
+
+
+class TrainingPath:
+    """Learning paths for free: every training sample's prediction in each epoch's training pass."""
+
+    def __init__(self, recorder):
+        self.recorder = recorder
+
+    def after_forward(self, update, epoch, idx, logits):
+        self.recorder.record(epoch, idx, F.softmax(logits, dim=1))
+
+
+class WatchedPath:
+    """Learning paths of a loader's samples as a network in eval mode sees them, from passes of their own.
+
+    loader: a clean loader of the samples. fine: a PathRecorder, or None, that gets a step before every
+    `every`-th update, so that its step 0 is the untrained network. coarse: one that gets a step at each
+    epoch's end, or None.
+    """
+
+    def __init__(self, loader, forward, coarse=None, fine=None, every=1):
+        self.loader, self.forward, self.coarse, self.fine, self.every = loader, forward, coarse, fine, every
+
+    def before_update(self, update, model):
+        if self.fine is not None and update % self.every == 0:
+            self._record(self.fine, update // self.every, model)
+
+    def after_epoch(self, epoch, model):
+        if self.coarse is not None:
+            self._record(self.coarse, epoch, model)
+
+    def _record(self, recorder, step, model):
+        logits, _, _, idx = predict(model, self.forward, self.loader)
+        recorder.record(step, idx, F.softmax(logits, dim=1))
 
 
 class ProgressBar:

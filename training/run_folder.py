@@ -69,7 +69,7 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.save_epochs, self.last_epoch, self.table_metadata = (), None, {}
+        self.save_epochs, self.last_epoch, self.table_metadata, self.keeps_best = (), None, {}, True
 
     @classmethod
     def create(cls, path, args, data, hardware, with_labels=True, **resolved):
@@ -112,7 +112,7 @@ class RunFolder:
 
     def save_epoch(self, state, epoch, new_best):
         """Write the epoch's checkpoints and tables where it is one to keep, then last.pt, then metrics.csv."""
-        names = list(new_best)
+        names = list(new_best) if self.keeps_best else []
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
         if names:

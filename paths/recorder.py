@@ -1,0 +1,230 @@
+"""Recording learning paths: every sample's predicted distribution, step after step, streamed to one .npy file.
+
+This file needs torch and numpy only: copy it into any project. In a training loop:
+
+    with PathRecorder("path.npy", num_samples=50_000, num_steps=epochs, num_classes=10) as recorder:
+        ...
+        recorder.record(epoch, idx, logits.softmax(1))   # after each forward pass; idx: the rows of this batch
+
+`np.load("path.npy", mmap_mode="r")` reads (samples, steps, classes) at any moment, during the run and after a
+crash; path.json says which steps are complete.
+"""
+
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+FLUSH_BYTES, FLUSH_SECONDS = 16 * 2**20, 10
+
+
+class PathRecorder:
+    """Streams an (N, T, K) array to `path` (.npy) and what is complete of it to the .json beside it.
+
+    num_samples: N. num_steps: T. num_classes: K. dtype: "float16" (p above .9998 becomes 1; small classes keep
+    three digits) or "float32". rows: (M,) sample idx, when only these are followed: then num_samples is M, and
+    record() still takes sample idx. resume: go on with the file at path. metadata: a dict of your own for the
+    .json, such as {"step": "epoch"}.
+
+    Steps are recorded in rising order, each by any number of record() calls. A step is complete when a later
+    one is recorded or close() is called; a context left by an exception does not complete its last step. Rows
+    never recorded stay zero. Memory: one step, and complete steps up to 16 MiB or 10 s, which are then written
+    together. Raises FileExistsError when there is a file at path and resume is false, ValueError when it
+    does not fit.
+    """
+
+    def __init__(
+        self, path, num_samples, num_steps, num_classes, dtype="float16", rows=None, resume=False, metadata=None
+    ):
+        if np.dtype(dtype) not in (np.float16, np.float32):
+            raise ValueError(f"dtype must be float16 or float32, not {dtype}")
+        if rows is not None and len(rows) != num_samples:
+            raise ValueError(f"{len(rows)} rows are followed, but num_samples is {num_samples}")
+        self.path, self.shape, self.dtype = Path(path), (num_samples, num_steps, num_classes), np.dtype(dtype)
+        self.rows = None if rows is None else np.asarray(rows, np.int64)
+        self.metadata = dict(metadata or {})
+        self.checksums = {}  # complete step on disk -> CRC-32 of its values
+        self._step = self._values = self._place = None  # the open step, its (N, K) tensor; sample idx -> row
+        self._pending, self._flushed_at = [], time.monotonic()
+        if self.path.exists():
+            if not resume:
+                raise FileExistsError(f"{self.path}: there is a path already; choose another name, or resume it")
+            self._open_again()
+        else:
+            self._create()
+
+    @torch.no_grad()
+    def record(self, step, idx, prob):
+        """Store predictions of a step. idx: (B,) sample idx. prob: (B, K), on any device.
+
+        The open step is kept on prob's device, so that nothing waits for a GPU. A row of prob with a value that
+        is not finite is not stored. Raises ValueError for a step that lies before the open one or outside
+        0 .. num_steps - 1, and (on the CPU) for a sample that is not followed.
+        """
+        if not 0 <= step < self.shape[1]:
+            raise ValueError(f"step {step} lies outside 0 .. {self.shape[1] - 1}")
+        prob = torch.as_tensor(prob).detach()
+        if step != self._step:
+            self._begin(step, prob.device)
+        prob = prob.to(self._values)
+        places = self._places(torch.as_tensor(idx, device=prob.device))
+        finite = prob.isfinite().all(1, keepdim=True)
+        self._values[places] = torch.where(finite, prob, self._values[places])
+
+    def close(self):
+        """Complete the open step, write everything, close the file. A second call does nothing."""
+        if self._file is not None:
+            self._complete()
+            self._close_file()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._close_file()
+
+    def state_dict(self):
+        """For anybody's checkpoint: the open step and its rows so far. Complete steps are on disk when it returns."""
+        self._flush()
+        return {"step": self._step, "values": None if self._values is None else self._values.cpu().clone()}
+
+    def load_state_dict(self, state):
+        """Go back to a saved moment: steps from there on count as not recorded, and are written anew."""
+        self._pending.clear()
+        self._step = state["step"]
+        self._values = None if state["values"] is None else state["values"].clone()
+        first_open = 0 if self._step is None else self._step
+        self.checksums = {step: crc for step, crc in self.checksums.items() if step < first_open}
+        self._write_sidecar()
+
+    # ------------------------------------------------------------------------------------ the open step
+
+    def _begin(self, step, device):
+        if self._step is not None and step < self._step:
+            raise ValueError(f"step {step} lies before step {self._step}, which is recorded already")
+        if self._step is None and self.checksums and step <= max(self.checksums):
+            raise ValueError(f"step {step} is complete in {self.path} already")
+        self._complete()
+        self._step = step
+        self._values = torch.zeros(self.shape[0], self.shape[2], dtype=torch.float32, device=device)
+
+    def _places(self, idx):
+        if self.rows is None:
+            return idx
+        if self._place is None or self._place.device != idx.device:
+            place = torch.full((int(self.rows.max()) + 1,), -1)
+            place[torch.from_numpy(self.rows)] = torch.arange(len(self.rows))
+            self._place = place.to(idx.device)
+        if idx.device.type == "cpu" and ((idx >= len(self._place)) | (self._place[idx % len(self._place)] < 0)).any():
+            raise ValueError("idx holds a sample that is not among the rows followed")
+        return self._place[idx]
+
+    def _complete(self):
+        if self._step is None:
+            return
+        values = self._values.T.contiguous().cpu().numpy().astype(self.dtype)  # (K, N): as it lies on disk
+        self._pending.append((self._step, values))
+        self._step = self._values = None
+        waiting = sum(values.nbytes for _, values in self._pending)
+        if waiting >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            self._flush()
+
+    # --------------------------------------------------------------------------------------------- disk
+
+    def _create(self):
+        # Fortran order: a step is then K contiguous runs of N values instead of N * K scattered ones.
+        header = {"descr": self.dtype.newbyteorder("<").str, "fortran_order": True, "shape": self.shape}
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(os.dup(self._file), "wb") as f:
+            np.lib.format.write_array_header_1_0(f, header)
+            self._offset = f.tell()
+        # Written with pwrite, never through a mapping: a full disk would kill a mapped writer with SIGBUS.
+        os.ftruncate(self._file, self._offset + int(np.prod(self.shape)) * self.dtype.itemsize)
+        self._write_sidecar()
+
+    def _open_again(self):
+        sidecar = read_sidecar(self.path)
+        with open(self.path, "rb") as f:
+            try:
+                np.lib.format.read_magic(f)
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
+            except ValueError as problem:
+                raise ValueError(f"{self.path}: not a .npy file ({problem})") from None
+            self._offset = f.tell()
+        rows = None if self.rows is None else self.rows.tolist()
+        if (shape, fortran, dtype) != (self.shape, True, self.dtype) or sidecar.get("rows") != rows:
+            raise ValueError(f"{self.path}: holds another path, of shape {shape} and {dtype}; choose another name")
+        self._file = os.open(self.path, os.O_RDWR)
+        self.checksums = {int(step): crc for step, crc in sidecar["complete"].items()}
+        self.metadata = {**sidecar.get("metadata", {}), **self.metadata}
+
+    def _flush(self):
+        """Write the complete steps that wait, sync them, then list them in the .json."""
+        self._flushed_at = time.monotonic()
+        if not self._pending:
+            return
+        num_samples, num_steps, _ = self.shape
+        for step, values in self._pending:
+            for k, run in enumerate(values):
+                _write_all(self._file, run, self._offset + (k * num_steps + step) * num_samples * self.dtype.itemsize)
+        os.fsync(self._file)
+        self.checksums |= {step: zlib.crc32(values) for step, values in self._pending}
+        self._pending.clear()
+        self._write_sidecar()
+
+    def _close_file(self):
+        try:
+            self._flush()
+        finally:
+            os.close(self._file)
+            self._file = None
+
+    def _write_sidecar(self):
+        content = {
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "rows": None if self.rows is None else self.rows.tolist(),
+            "complete_steps": len(self.checksums),
+            "complete": self.checksums,
+            "metadata": self.metadata,
+        }
+        target = self.path.with_suffix(".json")
+        partial = target.with_name(target.name + ".partial")
+        with open(partial, "w") as f:
+            json.dump(content, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, target)
+
+
+def read_sidecar(path):
+    """The .json beside a path. ValueError that names it when it is missing or damaged."""
+    sidecar = Path(path).with_suffix(".json")
+    try:
+        content = json.loads(sidecar.read_text())
+    except (OSError, ValueError) as problem:
+        raise ValueError(f"{sidecar}: not readable ({problem})") from None
+    if not isinstance(content, dict) or not isinstance(content.get("complete"), dict):
+        raise ValueError(f"{sidecar}: does not describe a path")
+    return content
+
+
+def damaged_steps(path):
+    """The steps that are listed as complete but whose values are not those that were written."""
+    complete = read_sidecar(path)["complete"]
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    return [int(step) for step, crc in complete.items() if zlib.crc32(values[:, int(step)].T.tobytes()) != crc]
+
+
+def _write_all(file, values, offset):
+    data = memoryview(np.ascontiguousarray(values)).cast("B")
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

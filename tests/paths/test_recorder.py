@@ -1,0 +1,188 @@
+"""The recorder: what is on disk at any moment, what a crash leaves, what resuming does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from paths import recorder as module
+from paths.recorder import PathRecorder, damaged_steps, read_sidecar
+
+
+def predictions(step, num_samples=20, num_classes=3):
+    generator = torch.Generator().manual_seed(step)
+    return torch.rand(num_samples, num_classes, generator=generator).softmax(1)
+
+
+def record_steps(recorder, steps, num_samples=20):
+    for step in steps:
+        order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(100 + step))
+        for idx in order.split(7):
+            recorder.record(step, idx, predictions(step, num_samples)[idx])
+
+
+def expected(steps, total, dtype=np.float16):
+    path = np.zeros((20, total, 3), dtype)
+    for step in steps:
+        path[:, step] = predictions(step).numpy().astype(dtype)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_plain_numpy_reads_what_was_recorded(tmp_path, dtype):
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3, dtype=dtype) as recorder:
+        record_steps(recorder, range(5))
+    path = np.load(tmp_path / "p.npy", mmap_mode="r")
+    assert path.flags.f_contiguous  # a step is K contiguous runs
+    np.testing.assert_array_equal(path, expected(range(5), 5, dtype))
+    assert read_sidecar(tmp_path / "p.npy")["complete_steps"] == 5
+    assert damaged_steps(tmp_path / "p.npy") == []
+
+
+def test_a_step_is_complete_when_a_later_one_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0)
+    recorder = PathRecorder(tmp_path / "p.npy", 20, 5, 3)
+    record_steps(recorder, [0, 1])
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0"]
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy", mmap_mode="r"), expected([0], 5))
+    recorder.close()
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0", "1"]
+
+
+def test_an_exception_does_not_complete_the_open_step(tmp_path):
+    with pytest.raises(ZeroDivisionError), PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
+        record_steps(recorder, [0, 1, 2])
+        raise ZeroDivisionError
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0", "1"]
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected([0, 1], 5))
+
+
+def test_followed_samples_are_named_by_their_own_idx(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 3, 2, 3, rows=[17, 4, 9]) as recorder:
+        recorder.record(0, torch.tensor([9, 17]), predictions(0)[:2])
+        recorder.record(1, torch.tensor([4]), predictions(1)[:1])
+        with pytest.raises(ValueError, match="not among the rows"):
+            recorder.record(1, torch.tensor([5]), predictions(1)[:1])
+        with pytest.raises(ValueError, match="not among the rows"):
+            recorder.record(1, torch.tensor([18]), predictions(1)[:1])
+    path = np.load(tmp_path / "p.npy")
+    np.testing.assert_array_equal(path[[2, 0], 0], predictions(0)[:2].numpy().astype(np.float16))
+    np.testing.assert_array_equal(path[1, 1], predictions(1)[0].numpy().astype(np.float16))
+    assert not path[1, 0].any()
+    assert read_sidecar(tmp_path / "p.npy")["rows"] == [17, 4, 9]
+
+
+def test_a_prediction_that_is_not_finite_is_not_stored(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 1, 3) as recorder:
+        prob = predictions(0)
+        prob[4, 1] = float("nan")
+        recorder.record(0, torch.arange(20), prob)
+    path = np.load(tmp_path / "p.npy")
+    assert not path[4].any() and np.isfinite(path).all() and path[5].any()
+
+
+def test_steps_do_not_go_backwards_or_outside(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
+        record_steps(recorder, [0, 2])
+        for step in (1, 5, -1):
+            with pytest.raises(ValueError, match=f"step {step} lies"):
+                recorder.record(step, torch.arange(20), predictions(step % 5))
+
+
+def test_an_existing_path_is_not_overwritten(tmp_path):
+    PathRecorder(tmp_path / "p.npy", 20, 5, 3).close()
+    with pytest.raises(FileExistsError, match="p.npy"):
+        PathRecorder(tmp_path / "p.npy", 20, 5, 3)
+    with pytest.raises(ValueError, match="another path"):
+        PathRecorder(tmp_path / "p.npy", 20, 6, 3, resume=True)
+
+
+def test_a_resumed_recorder_goes_on_after_its_complete_steps(tmp_path):
+    with pytest.raises(RuntimeError), PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
+        record_steps(recorder, [0, 1, 2])
+        raise RuntimeError
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3, resume=True) as recorder:
+        with pytest.raises(ValueError, match="complete"):
+            record_steps(recorder, [1])
+        record_steps(recorder, [2, 3, 4])
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected(range(5), 5))
+
+
+def test_a_checkpoint_in_the_middle_of_a_step_is_gone_back_to_exactly(tmp_path):
+    whole = PathRecorder(tmp_path / "p.npy", 20, 5, 3)
+    record_steps(whole, [0])
+    first, second = torch.arange(20).split(10)
+    whole.record(1, first, predictions(1)[first])
+    saved = whole.state_dict()
+    torch.save(saved, tmp_path / "state.pt")
+    whole.record(1, second, predictions(1)[second])
+    record_steps(whole, [2, 3])
+    del whole  # killed: never closed
+
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3, resume=True) as again:
+        again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0"]
+        again.record(1, second, predictions(1)[second])
+        record_steps(again, [2, 3, 4])
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected(range(5), 5))
+    assert damaged_steps(tmp_path / "p.npy") == []
+
+
+def test_the_state_survives_what_is_recorded_after_it_was_taken(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
+        recorder.record(0, torch.arange(10), predictions(0)[:10])
+        saved = recorder.state_dict()["values"].clone()
+        state = recorder.state_dict()
+        recorder.record(0, torch.arange(10, 20), predictions(0)[10:])
+        assert torch.equal(state["values"], saved)
+
+
+def test_a_bit_flip_is_found(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
+        record_steps(recorder, range(5))
+    data = bytearray((tmp_path / "p.npy").read_bytes())
+    data[128 + 2 * (20 * 3 + 7)] ^= 4  # class 0 of step 3, sample 7
+    (tmp_path / "p.npy").write_bytes(data)
+    assert damaged_steps(tmp_path / "p.npy") == [3]
+
+
+def test_a_killed_run_leaves_a_path_whose_complete_steps_are_right(tmp_path):
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+import torch
+from paths import recorder
+recorder.FLUSH_SECONDS = 0
+r = recorder.PathRecorder("p.npy", 20, 10**5, 3)
+for step in range(10**5):
+    g = torch.Generator().manual_seed(step)
+    r.record(step, torch.arange(20), torch.rand(20, 3, generator=g).softmax(1))
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        if (tmp_path / "p.json").exists() and json.loads((tmp_path / "p.json").read_text())["complete_steps"] > 3:
+            break
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    steps = [int(step) for step in read_sidecar(tmp_path / "p.npy")["complete"]]
+    assert len(steps) > 3 and steps == list(range(len(steps)))
+    path = np.load(tmp_path / "p.npy", mmap_mode="r")
+    for step in steps:
+        np.testing.assert_array_equal(path[:, step], predictions(step).numpy().astype(np.float16))
+
+
+def test_the_file_needs_torch_and_numpy_only():
+    code = (
+        "import ast, sys; print(*{n.split('.')[0] for t in ast.walk(ast.parse(open(sys.argv[1]).read())) "
+        "for n in ([a.name for a in t.names] if isinstance(t, ast.Import) else "
+        "[t.module] if isinstance(t, ast.ImportFrom) else [])})"
+    )
+    found = subprocess.run([sys.executable, "-c", code, module.__file__], capture_output=True, text=True).stdout.split()
+    assert set(found) - set(sys.stdlib_module_names) == {"numpy", "torch"}

@@ -1,0 +1,104 @@
+"""main_gen_path.py on digits: what is recorded, when, and that recording changes nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import main_gen_path
+from errors import BadInput
+from training.run_folder import network_of, read_args
+from utils import experiment_parser, get_loaders, with_weight_seed
+
+FLAGS = "--ny_ratio 0.4 --augment crop --batch_size 48 --epochs 3".split()  # 200 samples: 5 updates, a short last one
+
+
+@pytest.fixture(scope="module")
+def runs(quick, tmp_path_factory):
+    """{what --record says: the folder of a run from the same seed}."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("paths"))
+        for record in ("train", "eval", "none"):
+            flags = ["--record", record, "--run_name", record, "--fine_every", 2, "--path_dtype", "float32"]
+            folders[record] = main_gen_path.main(quick(*FLAGS, *flags)).absolute()
+    return folders
+
+
+def path(folder, name):
+    return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+
+def sidecar(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_recording_does_not_change_the_weights_by_a_bit(runs):
+    weights = [torch.load(folder / "epoch_2.pt", weights_only=True) for folder in runs.values()]
+    for other in weights[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in weights[0].items())
+
+
+def test_shapes_are_samples_steps_classes(runs):
+    for record in ("train", "eval"):
+        assert path(runs[record], "PATH_TRAIN_COARSE").shape == (1437, 3, 10)
+        assert path(runs[record], "PATH_BATCH_COARSE").shape == (48, 3, 10)
+        assert path(runs[record], "PATH_BATCH_FINE").shape == (48, 8, 10)  # 15 updates, every second one
+    assert not list(runs["none"].glob("PATH_*"))
+
+
+def test_every_sample_trained_on_is_followed_and_no_other(runs):
+    with np.load(runs["train"] / "labels.npz") as kept:
+        followed = np.isin(np.arange(1437), kept["idx"])
+    for record in ("train", "eval"):
+        total = path(runs[record], "PATH_TRAIN_COARSE").sum(2)
+        np.testing.assert_allclose(total[followed], 1, atol=1e-5)
+        assert not total[~followed].any()
+
+
+def test_nothing_is_selected(runs):
+    assert not [file for folder in runs.values() for file in folder.glob("best_*")]
+
+
+def clean_predictions(folder, model):
+    """Of every training sample, by idx, in eval mode."""
+    settings = read_args(folder)
+    flags = ["--dataset", "digits", "--train_size", "200", "--batch_size", "48", "--valid_size", "0", "--seed", "1"]
+    loader = get_loaders(experiment_parser("").parse_args([*flags, "--device", "cpu"]))[0].clean()
+    assert settings["seed"] == 1
+    out = np.zeros((1437, 10), np.float32)
+    with torch.no_grad():
+        for x, _, _, idx in loader:
+            out[idx] = model.eval()(x).softmax(1)
+    return out
+
+
+def test_step_0_of_the_fine_path_is_the_untrained_network(runs):
+    fine, rows = path(runs["train"], "PATH_BATCH_FINE"), sidecar(runs["train"], "PATH_BATCH_FINE")["rows"]
+    untrained = with_weight_seed(1, lambda: network_of(read_args(runs["train"])))
+    np.testing.assert_allclose(fine[:, 0], clean_predictions(runs["train"], untrained)[rows], atol=1e-5)
+
+
+def test_the_last_coarse_step_is_the_trained_network_in_eval_mode(runs):
+    model = network_of(read_args(runs["eval"]))
+    model.load_state_dict(torch.load(runs["eval"] / "epoch_2.pt", weights_only=True))
+    predictions = clean_predictions(runs["eval"], model)
+    rows = sidecar(runs["eval"], "PATH_BATCH_COARSE")["rows"]
+    np.testing.assert_allclose(path(runs["eval"], "PATH_BATCH_COARSE")[:, 2], predictions[rows], atol=1e-5)
+    np.testing.assert_allclose(path(runs["eval"], "PATH_TRAIN_COARSE")[:, 2], predictions, atol=1e-5)
+
+
+def test_the_free_path_agrees_with_the_training_accuracy_of_the_run(runs):
+    """The path is of the training pass itself: its argmax hits the given label as often as metrics.csv says."""
+    with np.load(runs["train"] / "labels.npz") as kept:
+        idx, ny = kept["idx"], kept["ny"]
+    accuracy = (path(runs["train"], "PATH_TRAIN_COARSE")[idx].argmax(2) == ny[idx, None]).mean(0)
+    rows = np.genfromtxt(runs["train"] / "metrics.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(accuracy, rows["train_acc_noisy"], atol=1e-6)
+
+
+def test_following_more_samples_than_there_are_is_bad_input(quick, workplace):
+    with pytest.raises(BadInput, match="--fine_samples 201: there are 200"):
+        main_gen_path.main(quick("--fine_samples", 201))
+    assert not list(workplace.iterdir())
