@@ -1,0 +1,227 @@
+"""Measures of learning paths: most are a probe of the prediction, folded over time (PER_STEP).
+
+A path is (N, T, K): sample, step, class, as PathRecorder writes it; labels (N,) are the given ones. Everything is
+computed in float32, in chunks of samples, so that a memory map of any size needs little memory. Rows never visited
+(all zeros) are NaN in every measure.
+
+    measures = compute(np.load("path.npy", mmap_mode="r"), labels)
+    measures["confidence"]  # (N,)
+"""
+
+import numpy as np
+import scipy.fft
+
+from supervision.table import ema_step
+
+CHUNK = 512  # samples: (K, T, n) float32 of a chunk stays in the processor's cache for T = 200, K = 10
+SMALLEST = 6e-8  # the smallest float16 above 0: logarithms clip there
+
+# ---------------------------------------------------------------- probes: (K, T, n), (n,) -> (T, n)
+
+
+def label_probability(q, label):
+    """q_t(y), the probability of the given label."""
+    return np.take_along_axis(q, label[None, None], axis=0)[0]
+
+
+def log_margin(q, label):
+    """log q_t(y) - log of the best rival: the logit margin, which AUM averages (Pleiss et al. 2020)."""
+    return _log(label_probability(q, label)) - _log(_rivals(q, label).max(0))
+
+
+def cross_entropy(q, label):
+    """-log q_t(y)."""
+    return -_log(label_probability(q, label))
+
+
+def l2_error(q, label):
+    """|q_t - e_y|, the L2 norm of the error vector (Paul et al. 2021)."""
+    rivals = _rivals(q, label)
+    # 1 - q(y) as the sum of the other classes: float16 rounds a q(y) above .9998 to 1, and keeps the small ones
+    return np.sqrt(np.einsum("ktn,ktn->tn", rivals, rivals) + rivals.sum(0) ** 2)
+
+
+def is_correct(q, label):
+    """Whether the prediction is the given label."""
+    return (q.argmax(0) == label).astype(np.float32)
+
+
+# --------------------------------------------------------------------- folds over time: (T, n) -> (n,)
+
+
+def mean(series):
+    return series.mean(0)
+
+
+def deviation(series):
+    return series.std(0)
+
+
+def total(series):
+    return series.sum(0)
+
+
+def last(series):
+    return series[-1]
+
+
+def drops(series):
+    """How often 1 is followed by 0."""
+    return (np.diff(series, axis=0) < 0).sum(0)
+
+
+def first(series):
+    """The first step that is 1; the number of steps where none is."""
+    return np.where(series.any(0), series.argmax(0), len(series))
+
+
+PER_STEP = {
+    "confidence": (label_probability, mean),  # dataset cartography (Swayamdipta et al. 2020)
+    "variability": (label_probability, deviation),
+    "correctness": (is_correct, mean),
+    "integral_difficulty": (label_probability, total),  # the paper's integral of q_t(y) over the path
+    "converged_difficulty": (label_probability, last),
+    "area_under_margin": (log_margin, mean),
+    "el2n": (l2_error, mean),
+    "forgetting": (is_correct, drops),  # Toneva et al. 2019
+    "first_learned": (is_correct, first),
+    "mean_cross_entropy": (cross_entropy, mean),  # small loss, over the whole path
+}
+
+# ------------------------------------------------------- measures of the path itself: (K, T, n) -> (n,)
+
+
+def rival_mass(q, smoothing):
+    """Zig-zag: the largest filtered mass of a class other than the one that the raw path ends at."""
+    end = q[:, -1].argmax(0)
+    filtered = _filtered(q, smoothing).max(1)
+    np.put_along_axis(filtered, end[None], 0, axis=0)
+    return filtered.max(0)
+
+
+def detour(q, smoothing):
+    """Zig-zag: the path's length over its displacement; 1 for a straight line, infinite for a closed one."""
+    length = np.sqrt((np.diff(q, axis=1) ** 2).sum(0)).sum(0)
+    displacement = np.sqrt(((q[:, -1] - q[:, 0]) ** 2).sum(0))
+    return np.divide(length, displacement, out=np.where(length > 0, np.inf, 1.0), where=displacement > 0)
+
+
+def flips(q, smoothing):
+    """Zig-zag: how often the predicted class changes."""
+    return (np.diff(q.argmax(0), axis=0) != 0).sum(0)
+
+
+def high_frequency(q, smoothing):
+    """Zig-zag: the share of the path's power, its mean removed, above a quarter of the sampling rate."""
+    power = np.abs(scipy.fft.rfft(q - q.mean(1, keepdims=True), axis=1)) ** 2
+    weight = np.full(power.shape[1], 2.0, np.float32)  # every frequency but 0 and the highest stands for two
+    weight[0] = 1
+    if q.shape[1] % 2 == 0:
+        weight[-1] = 1
+    power = np.einsum("kfn,f->fn", power, weight)
+    whole = power.sum(0)
+    fast = power[scipy.fft.rfftfreq(q.shape[1]) > 0.25].sum(0)
+    return np.divide(fast, whole, out=np.zeros_like(whole), where=whole > 1e-12)
+
+
+PER_PATH = {"rival_mass": rival_mass, "detour": detour, "flips": flips, "high_frequency": high_frequency}
+
+# ----------------------------------------------------------------------------------------- all of them
+
+
+def default_smoothing(num_steps):
+    """The filter's factor for a path of T steps: 1 - (1 - .05)^(200 / T), at most 1.
+
+    The published .05 is made for 200 epochs; over 30 steps it would lag behind the path.
+    """
+    return min(1.0, 1 - 0.95 ** (200 / num_steps))
+
+
+def compute(path, labels, reference=None, smoothing=None):
+    """All measures of every sample: {name: (N,) float32}.
+
+    path: (N, T, K), an array or memory map. labels: (N,) given labels. reference: (N, K) distributions p*, for
+    base_difficulty, |e_y - p*|. smoothing: the filter's factor (default_smoothing(T)). Rows never visited are
+    NaN. Raises ValueError for shapes that do not fit.
+    """
+    labels = _checked(path, labels)
+    num_samples, num_steps, num_classes = path.shape
+    smoothing = default_smoothing(num_steps) if smoothing is None else smoothing
+    measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*PER_STEP, *PER_PATH)}
+    for rows, q in _chunks(path):
+        probed = {probe: probe(q, labels[rows]) for probe in {probe for probe, _ in PER_STEP.values()}}
+        found = {name: fold(probed[probe]) for name, (probe, fold) in PER_STEP.items()}
+        found |= {name: measure(q, smoothing) for name, measure in PER_PATH.items()}
+        unvisited = ~q.any((0, 1))
+        for name, values in found.items():
+            measures[name][rows] = np.where(unvisited, np.nan, values)
+    if reference is not None:
+        reference = np.asarray(reference, np.float32)
+        if reference.shape != (num_samples, num_classes):
+            raise ValueError(f"reference must have shape {(num_samples, num_classes)}, not {reference.shape}")
+        base = np.linalg.norm(np.eye(num_classes, dtype=np.float32)[labels] - reference, axis=1)
+        measures["base_difficulty"] = np.where(np.isnan(measures["confidence"]), np.nan, base).astype(np.float32)
+    return measures
+
+
+def low_pass(path, smoothing=None):
+    """The filtered path (N, T, K) float32: the moving average that Filter-KD's table keeps, at every step."""
+    smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
+    out = np.empty(path.shape, np.float32)
+    for rows, q in _chunks(path):
+        out[rows] = _filtered(q, smoothing).transpose(2, 1, 0)
+    return out
+
+
+def distance_to(path, reference, smoothing=None, rows=None):
+    """Mean distance to distributions p* at each step: {"raw_l2", "filtered_l2", "raw_kl", "filtered_kl"}: (T,).
+
+    reference: (N, K). KL is KL(p* || q_t), q clipped at 6e-8. rows: (N,) bool, whom to average over (every row
+    that was visited).
+    """
+    smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
+    sums = {f"{kind}_{what}": np.zeros(path.shape[1]) for kind in ("raw", "filtered") for what in ("l2", "kl")}
+    count = 0
+    for chunk, q in _chunks(path):
+        chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
+        p = np.asarray(reference[chunk], np.float32).T[:, None, chosen]
+        count += int(chosen.sum())
+        for kind, values in (("raw", q), ("filtered", _filtered(q, smoothing))):
+            values = values[:, :, chosen]
+            sums[f"{kind}_l2"] += np.sqrt(((values - p) ** 2).sum(0)).sum(1)
+            sums[f"{kind}_kl"] += (p * (_log(p) - _log(values))).sum((0, 2))
+    return {name: value / max(count, 1) for name, value in sums.items()}
+
+
+def _chunks(path):
+    """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk."""
+    for start in range(0, path.shape[0], CHUNK):
+        rows = slice(start, start + CHUNK)
+        yield rows, np.ascontiguousarray(path[rows].T, dtype=np.float32)
+
+
+def _rivals(q, label):
+    """q with the given label's probability set to 0."""
+    rivals = q.copy()
+    np.put_along_axis(rivals, label[None, None], 0, axis=0)
+    return rivals
+
+
+def _filtered(q, smoothing):
+    out = q.copy()
+    for t in range(1, q.shape[1]):
+        out[:, t] = ema_step(out[:, t - 1], q[:, t], np.float32(smoothing))
+    return out
+
+
+def _log(p):
+    return np.log(np.maximum(p, SMALLEST))
+
+
+def _checked(path, labels):
+    labels = np.asarray(labels)
+    if path.ndim != 3 or labels.shape != path.shape[:1]:
+        raise ValueError(f"expected a path (N, T, K) and labels (N,), found {path.shape} and {labels.shape}")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= path.shape[2]:
+        raise ValueError(f"labels must be whole numbers from 0 to {path.shape[2] - 1}")
+    return labels.astype(np.int64)
