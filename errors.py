@@ -61,6 +61,7 @@ not_negative = value("expected a number from 0 on", float, lambda v: 0 <= v < ma
 share = value("expected a number from 0 to 1", float, lambda v: 0 <= v <= 1)
 open_share = value("expected a number above 0 and at most 1", float, lambda v: 0 < v <= 1)
 count = value("expected a whole number from 1 on", int, lambda v: v >= 1)
+name = value("expected a name, without slashes", str, lambda v: v.strip(". ") and not set(v) & set("/\\"))
 whole = value("expected a whole number from 0 on", int, lambda v: v >= 0)
 
 

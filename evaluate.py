@@ -12,8 +12,8 @@ import numpy as np
 import torch.nn.functional as F
 
 import errors
-from data.datasets import open_dataset
-from data.images import EXTENSIONS, FolderImages
+from data.datasets import fingerprint, open_dataset
+from data.images import EXTENSIONS, FolderImages, is_image
 from data.loader import IndexedLoader
 from models import load_weights
 from training.device import Hardware
@@ -47,6 +47,11 @@ def open_test_set(args, settings):
     resolved = settings["resolved"]
     dataset = open_dataset(Namespace(**{**settings, "data_dir": args.data_dir or settings["data_dir"]}))
     check_sizes(args.run_dir, resolved, dataset)
+    same_labels = fingerprint(dataset.load().train.labels) == resolved["y_sha256"]
+    if not same_labels or dataset.class_names != resolved["class_names"]:
+        raise errors.BadInput(
+            f"{args.run_dir}: was trained on data with other labels or class names; give its data with --data_dir"
+        )
     dataset.mean, dataset.std = resolved["mean"], resolved["std"]
     return dataset
 
@@ -54,7 +59,7 @@ def open_test_set(args, settings):
 def test(args, settings, hardware, model, dataset):
     """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
     settings = Namespace(**{**settings, "device": args.device})
-    logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset.load()))
+    logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset))
     found = metrics(logits, labels)
     confidence, predicted = (v.cpu().numpy() for v in F.softmax(logits, 1).max(1))
     labels = labels.cpu().numpy()
@@ -73,7 +78,7 @@ def test(args, settings, hardware, model, dataset):
 
 def find_images(folder):
     """The images below a folder, sorted, as paths relative to it. BadInput when there are none."""
-    files = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.suffix.lower() in EXTENSIONS)
+    files = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if is_image(p))
     if not files:
         raise errors.BadInput(f"--images {folder}: no such folder, or no images in it ({' '.join(EXTENSIONS)})")
     return files
@@ -116,6 +121,8 @@ def main(argv=None):
         model = load_weights(network_of(settings), checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint))
     if (args.images is None) != (args.out is None):
         problems.add("--images FOLDER and --out FILE: each needs the other")
+    elif args.out and not Path(args.out).absolute().parent.is_dir():
+        problems.add(f"--out {args.out}: there is no folder {Path(args.out).parent}; make it first")
     elif args.images:
         with problems.collect():
             files = find_images(args.images)

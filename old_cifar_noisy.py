@@ -51,7 +51,12 @@ def make_parser():
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
-    flag("--path", default=None, help="name of the run, as --run_name (the time and the settings when not given)")
+    flag(
+        "--path",
+        type=errors.name,
+        default=None,
+        help="name of the run, as --run_name (the time and the settings)",
+    )
     flag("-r", "--resume", action="store_true", help="go on with the run that --path names")
     return parser
 
@@ -106,6 +111,8 @@ def train_method(method, experiment, folder):
             label=f"seed {args.seed} {method}",
             method=method,
         )
+        if isinstance(target, TeacherTable):
+            print(f"{target.count_unvisited(experiment.data.train_idx)} training samples without a row", file=log)
     recovered = comparison.labels_recovered(target, experiment.train_loader)
     row = comparison.result_row(method, args, experiment.data, state, recovered)
     return row, [epoch["test_acc"] for epoch in state.rows]

@@ -103,10 +103,19 @@ def experiment_parser(description, **defaults):
     flag("--compile", default="auto", help="torch.compile; auto: off for now", **one_of(["auto", "on", "off"]))
 
     flag = parser.add_argument_group("the run").add_argument
-    flag("--proj_name", default="results", help="folder below results/, and wandb's project")
-    flag("--run_name", default=None, help="name of the run (DATASET_SCHEDULER, and the noise, when not given)")
+    flag("--proj_name", type=errors.name, default="results", help="folder below results/, and wandb's project")
+    flag(
+        "--run_name",
+        type=errors.name,
+        default=None,
+        help="name of the run (DATASET_SCHEDULER, and the noise)",
+    )
     flag("--save_epochs", type=errors.whole, nargs="*", default=[], help="epochs to keep, beside best and last")
-    flag("--eval_train", action="store_true", help="training figures from a clean pass at each epoch's end")
+    flag(
+        "--eval_train",
+        action="store_true",
+        help="training figures from a clean pass at each epoch's end; its loss is cross-entropy",
+    )
     flag("--overwrite", action="store_true", help="replace a run of the same name")
     flag("--wandb", default="disabled", help="track with Weights & Biases", **one_of(["disabled", "online", "offline"]))
     flag("--check", action="store_true", help="check everything, print the resolved settings, start nothing")
@@ -193,6 +202,9 @@ def check_data(args, dataset):
     elif args.ny_file:
         with problems.collect():
             _read_noise_file(args, dataset)
+    given = getattr(args, "given", set())
+    if "ny_kind" in given and "ny_ratio" not in given and not args.ny_ratio:
+        problems.add(f"--ny_kind {args.ny_kind}: there is no noise without --ny_ratio; give it too")
     if dataset.num_classes < 2:
         problems.add(f"--dataset {args.dataset}: the training set has one class only; two are needed")
     in_use = args.train_size or dataset.num_train
@@ -231,6 +243,7 @@ def load_data(args, dataset=None):
     y = np.asarray(dataset.train.labels, np.int64)
     if args.ny_file:
         ny = _read_noise_file(args, dataset)
+        noise.check_alignment(args.ny_file, y)
     else:
         ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     rows = np.arange(len(y))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from data.images import EXTENSIONS, FolderImages, mean_and_std
+from data.images import EXTENSIONS, FolderImages, is_image, mean_and_std
 from errors import BadInput, NeedsDownload
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published normalisation
@@ -273,7 +273,7 @@ def _folder_dataset(name, root, test, valid, image_size):
             f.relative_to(root / split).as_posix()
             for c in class_names
             for f in (root / split / c).rglob("*")
-            if f.suffix.lower() in EXTENSIONS
+            if is_image(f)
         )
         labels = np.array([number[f.split("/", 1)[0]] for f in files], np.int64)
         if unknown:

@@ -1,11 +1,12 @@
 """Images as uint8 (N, H, W, C): decoded from a folder, or already in memory."""
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
@@ -14,6 +15,11 @@ from errors import BadInput
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
+
+
+def is_image(path):
+    """By its name; files such as ._x.jpg, which macOS leaves beside x.jpg, are none."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def decode(path, image_size, channels):
@@ -28,7 +34,7 @@ def decode(path, image_size, channels):
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
-        image = image.convert("RGB" if channels == 3 else "L")
+        image = ImageOps.exif_transpose(image.convert("RGB" if channels == 3 else "L"))  # as the camera was held
         if image.size != (image_size, image_size):
             image = TF.center_crop(TF.resize(image, image_size), image_size)
         return np.asarray(image).reshape(image_size, image_size, channels)
@@ -104,14 +110,15 @@ def mean_and_std(images):
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
+    at_once = max(1, 2**22 // math.prod(images.shape[1:]))  # images: their pixels in float64 take 32 MiB
     if isinstance(images, FolderImages):
         rows = np.unique(np.linspace(0, len(images) - 1, MOST_MEASURED).astype(int))
         if images.fits_in_memory(rows):
-            chunks = images.into_memory(rows).split(2048)
+            chunks = images.into_memory(rows).split(at_once)
         else:
-            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + 2048])) for a in range(0, len(rows), 2048))
+            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
     else:
-        chunks = images.split(2048)
+        chunks = images.split(at_once)
     count = total = square = 0
     for chunk in chunks:
         pixels = (chunk / 255).double().flatten(0, 2)

@@ -168,5 +168,23 @@ def _read_csv(path, num_samples, class_names, paths):
     return labels
 
 
+def check_alignment(spec, labels):
+    """BadInput when the label file brings clean labels of its own and they are not the data set's `labels` (N,).
+
+    Such a file (CIFAR-10N's, say) was made for rows in another order, and nothing else would give it away.
+    """
+    path, _ = split_file_and_key(spec)
+    for key in ("clean_label", "clean"):
+        try:
+            theirs = read_labels(f"{path}:{key}", len(labels), [str(k) for k in range(int(labels.max()) + 1)])
+        except BadInput:  # brings none
+            continue
+        if (wrong := realised_rate(labels, theirs)) > 0:
+            raise BadInput(
+                f"--ny_file {path}: its {key} differs from this data set's labels in {wrong:.1%} of the rows: "
+                "it was made for rows in another order; use the data set it belongs to"
+            )
+
+
 def _first_line(problem):
     return str(problem).strip().splitlines()[0][:200] if str(problem).strip() else type(problem).__name__

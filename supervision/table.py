@@ -156,6 +156,8 @@ def read_distributions(path, may_be_zero=False):
     may_be_zero: rows of zeros are allowed (a table's rows that were never visited). Never unpickles. Raises
     ValueError that names the file and what is wrong with it.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file")
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as problem:

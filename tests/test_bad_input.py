@@ -63,6 +63,7 @@ def files(taught, tmp_path_factory):
     (there / "broken.npz").write_bytes((there / "good.npz").read_bytes()[:300])
     (there / "text.npz").write_text("not an archive")
     (there / "empty").mkdir()
+    np.savez(there / "other_order.npz", clean_label=np.arange(1437) % 10, worse=np.arange(1437) % 7)
     np.save(there / "short.npy", np.zeros(100, np.int64))
     np.save(there / "labels.npy", np.zeros(1437, np.int64))
     np.save(there / "eleven.npy", np.full(1437, 10))
@@ -112,6 +113,13 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --device tpu", ["--device tpu"]),
     ("teacher", f"{WITH_DIGITS} --ny_kind asymmetric", ["--ny_kind asymmetric pair"]),
     ("teacher", f"{WITH_DIGITS} --unheard", ["--unheard"]),
+    ("teacher", f"{WITH_DIGITS} --unheard 5 --epochs 0", ["--unheard", "--epochs 0"]),
+    ("teacher", f"{WITH_DIGITS} --epochs 0 --lr", ["--lr argument", "--epochs 0"]),
+    ("teacher", f"{WITH_DIGITS} --run_name ../elsewhere", ["--run_name ../elsewhere slashes"]),
+    ("comparison", f"{WITH_DIGITS} --path /tmp/elsewhere", ["--path /tmp/elsewhere slashes"]),
+    ("teacher", f"{WITH_DIGITS} --ny_kind pair", ["--ny_kind pair --ny_ratio"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @other_order.npz:worse", ["--ny_file other_order.npz clean_label order"]),
+    ("teacher", f"{WITH_DIGITS} --batch_size 1", ["--batch_size 1 BatchNorm"]),
     # data that is not there
     ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @nowhere", ["--data_dir nowhere train/"]),
     ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty train/"]),

@@ -62,6 +62,8 @@ def test_predictions_of_new_images_are_distributions_in_file_order(run, tmp_path
         (["--images", "."], "--out"),
         (["--images", "/nowhere", "--out", "x.csv"], "/nowhere"),
         (["--amp", "fp8"], "--amp fp8"),
+        (["--images", ".", "--out", "nowhere/p.csv"], "no folder nowhere"),
+        (["--checkpoint", "last"], "best_acc, best_loss, epoch_1"),
     ],
 )
 def test_mistakes_are_named(run, flags, says):
@@ -71,4 +73,23 @@ def test_mistakes_are_named(run, flags, says):
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(errors.BadInput, match="args.json"):
+        evaluate.main([str(tmp_path)])
+
+
+def test_a_test_set_of_other_labels_is_refused(quick, workplace):
+    arrays = {f"{s}_images": np.zeros((n, 8, 8), np.uint8) for s, n in (("train", 60), ("test", 10))}
+    arrays |= {f"{s}_labels": np.arange(n) % 3 for s, n in (("train", 60), ("test", 10))}
+    np.savez("a.npz", **arrays)
+    np.savez("b.npz", **{**arrays, "train_labels": (np.arange(60) + 1) % 3})
+    flags = ["--dataset", "npz", "--data_dir", "a.npz", "--net", "smallcnn", "--epochs", "1", "--batch_size", "20"]
+    run = main_gen_teacher.main(flags)
+    evaluate.main([str(run)])
+    with pytest.raises(errors.BadInput, match="other labels"):
+        evaluate.main([str(run), "--data_dir", "b.npz"])
+
+
+def test_the_folder_of_a_comparison_is_answered_with_one_of_its_runs(run, tmp_path):
+    shutil.copytree(run, tmp_path / "seed_1" / "OHT")
+    shutil.copy(run / "args.json", tmp_path)
+    with pytest.raises(errors.BadInput, match="seed_1/OHT"):
         evaluate.main([str(tmp_path)])

@@ -190,7 +190,7 @@ def test_the_noise_is_applied_and_its_realised_rate_printed_with_its_kind(quick,
     kept = labels(folder)
     rate = (kept["y"] != kept["ny"]).mean()
     assert rate == pytest.approx(realised, abs=0.03)
-    assert f"{kind} noise of ratio 0.4: {rate:.4f} of the training labels are wrong" in capsys.readouterr().out
+    assert f"{kind} noise of ratio 0.4: {rate:.4f} of all labels are wrong" in capsys.readouterr().out
 
 
 def test_filt_tau_softens_the_table_and_changes_no_weights(quick, workplace):

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import torch
 
+from data import augment
 from data.datasets import open_dataset
+from data.noise import realised_rate
 from errors import Problems
 from models import build_model, check_net
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from training.device import Hardware
 from training.loop import TrainingState, fit, make_optimizer
-from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker
+from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from training.run_folder import RunFolder, check_free
 from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
@@ -53,6 +55,8 @@ class Experiment:
                 check_data(args, self.dataset)
                 if not self.dataset.needs_download:
                     self.data = load_data(args, self.dataset)
+        with problems.collect():
+            check_tracking(args)
         if args.batch_size == 1 and args.norm == "batch":
             problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:
@@ -78,7 +82,8 @@ class Experiment:
 
     def print_settings(self):
         """For --check: the resolved settings, a line each."""
-        settings = {**vars(self.args), **self.hardware.describe()}
+        resolved = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
+        settings = {**vars(self.args), "augment": resolved, **self.hardware.describe()}
         for name, value in settings.items():
             if name not in ("given", "check"):
                 print(f"{name}: {json.dumps(value)}")
@@ -108,7 +113,10 @@ class Experiment:
         held_out = f"{len(data.valid_idx)} for validation"
         if dataset.valid and args.valid_size:
             held_out = f"{len(dataset.valid.labels)} for validation (the set's own split)"
-        wrong = "" if data.noise_realised == 0 else f": {data.noise_realised:.4f} of the training labels are wrong"
+        wrong = ""
+        if data.noise_realised:
+            trained = realised_rate(data.y[data.train_idx], data.ny[data.train_idx])
+            wrong = f": {data.noise_realised:.4f} of all labels are wrong, {trained:.4f} of those trained on"
         return (
             f"{args.dataset}: {len(data.train_idx)} training samples, {held_out}, {len(dataset.test.labels)} for "
             f"testing, {dataset.num_classes} classes; {noise_in_words(args)}{wrong}"
@@ -125,6 +133,7 @@ class Experiment:
 
     def new_run(self, path=None, **resolved):
         """A RunFolder at path (default: the experiment's folder)."""
+        resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
         return RunFolder.create(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
     def train(

@@ -35,7 +35,7 @@ def plot_curves(rows, path):
         axes[1],
         "loss",
         [
-            ("train_loss", "training (what is minimised)", "-"),
+            ("train_loss", "training", "-"),
             ("valid_loss", "validation, cross-entropy", "-"),
             ("test_loss", "test, cross-entropy", "-"),
         ],

@@ -21,7 +21,7 @@ def whole_file(path, mode="wb"):
         os.replace(partial, path)
     except BaseException as problem:
         partial.unlink(missing_ok=True)
-        if isinstance(problem, OSError) and problem.filename is None:  # a full disk's error names no file
+        if isinstance(problem, OSError):  # a full disk's error names no file, others the temporary one
             problem.filename = str(path)
         raise
 

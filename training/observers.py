@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from errors import BadInput
 from training.loop import predict
 from training.run_folder import RESULTS
 
@@ -81,6 +82,15 @@ class EpochLog:
             if name in row:
                 parts.append(f"{name.replace('_acc', '').replace('_', ' ')} {row[name]:.4f}")
         self.write("  ".join(parts) + f"  {row['seconds']:.1f} s")
+
+
+def check_tracking(args):
+    """BadInput when --wandb online cannot work: no package, or nobody logged in."""
+    if args.wandb == "online":
+        import wandb
+
+        if not wandb.api.api_key:
+            raise BadInput("--wandb online: nobody is logged in; run wandb login, or use --wandb offline")
 
 
 class WandbTracker:

@@ -48,7 +48,7 @@ INHERITED = (
     "data_seed",
 )
 NEEDED = (*INHERITED, "data_dir", "net", "width", "norm", "pretrained", "num_work")
-RESOLVED = ("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std")
+RESOLVED = ("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std", "y_sha256")
 
 
 def check_free(path, args):
@@ -190,9 +190,12 @@ def network_of(settings):
 def checkpoint_path(folder, flag, name, ending=".pt"):
     """folder/NAME.pt (or .npy); BadInput that lists what there is when that is missing."""
     path = Path(folder) / f"{name}{ending}"
-    if not path.is_file():
+    if not path.is_file() or name == "last":  # which is not for use, but to go on with
+        if methods := sorted(Path(folder).glob("seed_*/*/args.json")):
+            raise BadInput(f"{folder}: holds a comparison; give the folder of one seed and method, {methods[0].parent}")
         there = ", ".join(sorted(p.stem for p in Path(folder).glob(f"*{ending}") if p.stem != "last")) or "none"
-        raise BadInput(f"{flag} {name}: {folder} has no {path.name}; it has: {there}")
+        found = "last.pt is there to go on from, not to use" if name == "last" else f"{folder} has no {path.name}"
+        raise BadInput(f"{flag} {name}: {found}; it has: {there}")
     return path
 
 
