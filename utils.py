@@ -119,15 +119,18 @@ def experiment_parser(description, **defaults):
     flag("--overwrite", action="store_true", help="replace a run of the same name")
     flag("--wandb", default="disabled", help="track with Weights & Biases", **one_of(["disabled", "online", "offline"]))
     flag("--check", action="store_true", help="check everything, print the resolved settings, start nothing")
-    parser.set_defaults(**{"valid_rows": "random", **defaults})
+    parser.set_defaults(**{"valid_rows": "random", "train_on": "train", **defaults})
     return parser
 
 
-def run_name(args):
-    """--run_name, or DATASET_SCHEDULER and, under noise, _nRATIO or _nFILE: never a random name."""
+def run_name(args, mark=""):
+    """--run_name, or DATASET_SCHEDULER and, under noise, _nRATIO or _nFILE: never a random name.
+
+    mark: stands after DATASET.
+    """
     if args.run_name is not None:
         return args.run_name
-    return f"{args.dataset}_{args.scheduler}{noise_suffix(args)}"
+    return f"{args.dataset}{mark}_{args.scheduler}{noise_suffix(args)}"
 
 
 def noise_suffix(args):

@@ -3,6 +3,7 @@
 Adding one is adding a function to DATASETS that takes the arguments and returns a Dataset.
 """
 
+import dataclasses
 import hashlib
 import zipfile
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Dataset:
     """A data set, described before it is loaded: sets that torchvision downloads are loaded by load().
 
     valid is a validation split that the set itself brings, or None. train_paths: an image folder's files
-    (relative to its train/), by row.
+    (relative to its train/), by row. num_test: needed where the test split is not there yet.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     mean: tuple = ()
     std: tuple = ()
     train_paths: list | None = None
+    num_test: int = 0
     _load: object = field(default=None, repr=False)
 
     @property
@@ -71,6 +73,24 @@ class Dataset:
             self._load(self)
         return self
 
+    def swapped(self):
+        """The same set with its splits exchanged: trained on the test split, tested on the training split."""
+        split = self.test and self.test.images
+        return dataclasses.replace(
+            self,
+            num_train=self.num_test if self.test is None else len(self.test.labels),
+            num_test=self.num_train,
+            train=self.test,
+            test=self.train,
+            valid=None,
+            train_paths=split.paths if isinstance(split, FolderImages) else None,
+            _load=self._load_into_swapped,
+        )
+
+    def _load_into_swapped(self, other):
+        self.load()
+        other.train, other.test, other.class_names = self.test, self.train, self.class_names
+
     def measure(self):
         """Make mean and std available: those of the training images, where none are set. May decode them all."""
         if not self.mean:
@@ -78,7 +98,10 @@ class Dataset:
 
 
 def open_dataset(args):
-    """The Dataset that --dataset, --data_dir and --image_size name. Raises BadInput; downloads nothing."""
+    """The Dataset that --dataset, --data_dir and --image_size name. Raises BadInput; downloads nothing.
+
+    args.train_on "test" (cifar10h_gen_path.py) exchanges its splits.
+    """
     needs_path = args.dataset in ("npz", "folder", "tinyimagenet")
     if needs_path and args.data_dir is None:
         kind = "file" if args.dataset == "npz" else "folder"
@@ -87,11 +110,12 @@ def open_dataset(args):
         raise BadInput(
             f"--image_size {args.image_size}: only --dataset folder and tinyimagenet are resized; leave it out"
         )
-    return DATASETS[args.dataset](
+    dataset = DATASETS[args.dataset](
         SimpleNamespace(
             dataset=args.dataset, data_dir=Path(args.data_dir or "./datasets"), image_size=args.image_size or 64
         )
     )
+    return dataset.swapped() if getattr(args, "train_on", "train") == "test" else dataset
 
 
 def fingerprint(labels):
@@ -143,7 +167,8 @@ def cifar(args):
             ) from None
 
     classes = CIFAR10_CLASSES if args.dataset == "cifar10" else CIFAR100_CLASSES
-    dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, _load=download)
+    dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, num_test=10_000)
+    dataset._load = download
     try:
         fill(dataset, download=False)
     except RuntimeError:  # absent or damaged: torchvision compares MD5 sums before it opens anything

@@ -28,28 +28,40 @@ class TrainingPath:
         self.recorder.record(epoch, idx, F.softmax(logits, dim=1))
 
 
-class WatchedPath:
+class _WatchedPath:
     """Learning paths of a loader's samples as a network in eval mode sees them, from passes of their own.
 
-    loader: a clean loader of the samples. fine: a PathRecorder, or None, that gets a step before every
-    `every`-th update, so that its step 0 is the untrained network. coarse: one that gets a step at each
-    epoch's end, or None.
+    recorder: a PathRecorder. loader: a clean loader of the samples. forward: x -> logits.
     """
 
-    def __init__(self, loader, forward, coarse=None, fine=None, every=1):
-        self.loader, self.forward, self.coarse, self.fine, self.every = loader, forward, coarse, fine, every
+    def __init__(self, recorder, loader, forward):
+        self.recorder, self.loader, self.forward = recorder, loader, forward
+
+    def _record(self, step, model):
+        logits, _, _, idx = predict(model, self.forward, self.loader)
+        self.recorder.record(step, idx, F.softmax(logits, dim=1))
+
+
+class PathBeforeEpochs(_WatchedPath):
+    def before_epoch(self, epoch, model):
+        self._record(epoch, model)
+
+
+class PathAfterEpochs(_WatchedPath):
+    def after_epoch(self, epoch, model):
+        self._record(epoch, model)
+
+
+class PathBeforeUpdates(_WatchedPath):
+    """A step before every `every`-th update, so that step 0 is the untrained network."""
+
+    def __init__(self, recorder, loader, forward, every):
+        super().__init__(recorder, loader, forward)
+        self.every = every
 
     def before_update(self, update, model):
-        if self.fine is not None and update % self.every == 0:
-            self._record(self.fine, update // self.every, model)
-
-    def after_epoch(self, epoch, model):
-        if self.coarse is not None:
-            self._record(self.coarse, epoch, model)
-
-    def _record(self, recorder, step, model):
-        logits, _, _, idx = predict(model, self.forward, self.loader)
-        recorder.record(step, idx, F.softmax(logits, dim=1))
+        if update % self.every == 0:
+            self._record(update // self.every, model)
 
 
 class ProgressBar:

@@ -38,6 +38,7 @@ COLUMNS = [
 # What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.
 INHERITED = (
     "dataset",
+    "train_on",
     "image_size",
     "train_size",
     "valid_size",

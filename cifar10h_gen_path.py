@@ -1,0 +1,111 @@
+"""Record how a network learns images whose true label distribution is known: CIFAR-10H, or any such test split.
+
+    python data/download.py cifar10h
+    python cifar10h_gen_path.py --net resnet18 --epochs 100
+
+Trains on the data set's *test* split (the images that people labelled) and tests on its training split. Writes
+PATH_ALL_COARSE (N, E, K), all images before each epoch, and PATH_ALL_FINE (n, T, K), all images or --fine_samples
+of them before every --fine_every-th update, in eval mode and without augmentation; true_probs.npy (N, K), the human
+label distributions. Here idx, labels and noise are the test split's rows.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+import errors
+from supervision.table import read_distributions
+from supervision.targets import OneHot
+from training.experiment import Experiment
+from training.observers import PathBeforeEpochs
+from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples
+from training.run_folder import RESULTS
+from utils import experiment_parser, run_name
+
+HUMAN_PROBS = "cifar10h-probs.npy"
+
+
+def make_parser():
+    parser = experiment_parser(
+        __doc__, epochs=100, batch_size=200, seed=1, proj_name="Gen_path", valid_size=0, train_on="test"
+    )
+    flag = add_path_flags(parser, fine_every=4, fine_samples="all when not given")
+    flag(
+        "--human_probs",
+        default=None,
+        metavar="FILE",
+        help=f"(N, K) .npy of label distributions, row by row ({HUMAN_PROBS} in --data_dir when not given)",
+    )
+    return parser
+
+
+def find_human_probs(args):
+    """The file with the human distributions. BadInput when there is none."""
+    where = Path(args.data_dir or "./datasets")
+    path = Path(args.human_probs) if args.human_probs else (where if where.is_dir() else where.parent) / HUMAN_PROBS
+    if not path.is_file():
+        raise errors.BadInput(
+            f"--human_probs: there is no {path}; fetch it with python data/download.py cifar10h, "
+            "or name a file of distributions"
+        )
+    return path
+
+
+def check_human_probs(path, data):
+    """BadInput unless the file holds a distribution for each row that is trained on, in the same order."""
+    try:
+        probs = read_distributions(path).numpy()
+    except ValueError as problem:
+        raise errors.BadInput(f"--human_probs {problem}") from None
+    expected = (len(data.y), data.dataset.num_classes)
+    if probs.shape != expected:
+        raise errors.BadInput(
+            f"--human_probs {path}: has shape {probs.shape}, the test split has {expected[0]} images of {expected[1]} "
+            "classes; give the file that belongs to this data set"
+        )
+    agreement = np.mean(probs.argmax(1) == data.y)
+    if agreement < 1 / expected[1] + 0.1:  # what rows in any other order come to
+        raise errors.BadInput(
+            f"--human_probs {path}: agrees with the clean labels in {agreement:.1%} of the rows, as chance would: "
+            "its rows are in another order; give the file that belongs to this data set"
+        )
+
+
+def main(argv=None) -> Path | None:
+    """Run the script; returns the folder it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    human_probs = None
+    with problems.collect():
+        human_probs = find_human_probs(args)
+
+    def check(data):
+        check_path_flags(args, data)
+        if human_probs:
+            check_human_probs(human_probs, data)
+
+    folder = RESULTS / args.proj_name / f"run_{run_name(args, 'h')}"
+    experiment = Experiment(args, problems, folder, check, selects=False)
+    problems.stop_if_any()
+    if args.check:
+        return experiment.print_settings()
+
+    experiment.start()
+    with PathFiles(args, experiment) as files:
+
+        def watch(run, state):
+            shutil.copyfile(human_probs, run.path / "true_probs.npy")
+            everyone = experiment.train_loader.clean()
+            forward = experiment.hardware.forward_of(state.model)
+            coarse = files.open(run, "PATH_ALL_COARSE", args.epochs, "before an epoch")
+            rows = args.fine_samples and fixed_samples(args, experiment.data, args.fine_samples)
+            some = everyone if rows is None else everyone.of_samples(rows)
+            return [PathBeforeEpochs(coarse, everyone, forward), files.fine(run, state, "PATH_ALL_FINE", rows, some)]
+
+        run, _ = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
+    print(run.path)
+    return run.path
+
+
+if __name__ == "__main__":
+    errors.run_script(main)
