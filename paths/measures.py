@@ -26,19 +26,19 @@ def label_probability(q, label):
 
 def log_margin(q, label):
     """log q_t(y) - log of the best rival: the logit margin, which AUM averages (Pleiss et al. 2020)."""
-    return _log(label_probability(q, label)) - _log(_rivals(q, label).max(0))
+    return log(label_probability(q, label)) - log(rivals(q, label).max(0))
 
 
 def cross_entropy(q, label):
     """-log q_t(y)."""
-    return -_log(label_probability(q, label))
+    return -log(label_probability(q, label))
 
 
 def l2_error(q, label):
     """|q_t - e_y|, the L2 norm of the error vector (Paul et al. 2021)."""
-    rivals = _rivals(q, label)
+    others = rivals(q, label)
     # 1 - q(y) as the sum of the other classes: float16 rounds a q(y) above .9998 to 1, and keeps the small ones
-    return np.sqrt(np.einsum("ktn,ktn->tn", rivals, rivals) + rivals.sum(0) ** 2)
+    return np.sqrt(np.einsum("ktn,ktn->tn", others, others) + others.sum(0) ** 2)
 
 
 def is_correct(q, label):
@@ -63,6 +63,11 @@ def total(series):
 
 def last(series):
     return series[-1]
+
+
+def at(step):
+    """The fold that picks one step."""
+    return lambda series: series[step]
 
 
 def drops(series):
@@ -94,9 +99,9 @@ PER_STEP = {
 def rival_mass(q, smoothing):
     """Zig-zag: the largest filtered mass of a class other than the one that the raw path ends at."""
     end = q[:, -1].argmax(0)
-    filtered = _filtered(q, smoothing).max(1)
-    np.put_along_axis(filtered, end[None], 0, axis=0)
-    return filtered.max(0)
+    reached = filtered(q, smoothing).max(1)
+    np.put_along_axis(reached, end[None], 0, axis=0)
+    return reached.max(0)
 
 
 def detour(q, smoothing):
@@ -137,20 +142,22 @@ def default_smoothing(num_steps):
     return min(1.0, 1 - 0.95 ** (200 / num_steps))
 
 
-def compute(path, labels, reference=None, smoothing=None):
+def compute(path, labels, reference=None, smoothing=None, el2n_step=None):
     """All measures of every sample: {name: (N,) float32}.
 
     path: (N, T, K), an array or memory map. labels: (N,) given labels. reference: (N, K) distributions p*, for
-    base_difficulty, |e_y - p*|. smoothing: the filter's factor (default_smoothing(T)). Rows never visited are
-    NaN. Raises ValueError for shapes that do not fit.
+    base_difficulty, |e_y - p*|. smoothing: the filter's factor (default_smoothing(T)). el2n_step: the step of
+    el2n_at_step (T // 10: Paul et al. take epoch 20 of 200). Rows never visited are NaN. Raises ValueError for
+    shapes that do not fit.
     """
-    labels = _checked(path, labels)
+    labels = checked(path, labels)
     num_samples, num_steps, num_classes = path.shape
     smoothing = default_smoothing(num_steps) if smoothing is None else smoothing
-    measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*PER_STEP, *PER_PATH)}
-    for rows, q in _chunks(path):
-        probed = {probe: probe(q, labels[rows]) for probe in {probe for probe, _ in PER_STEP.values()}}
-        found = {name: fold(probed[probe]) for name, (probe, fold) in PER_STEP.items()}
+    per_step = {**PER_STEP, "el2n_at_step": (l2_error, at(num_steps // 10 if el2n_step is None else el2n_step))}
+    measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*per_step, *PER_PATH)}
+    for rows, q in chunks(path):
+        probed = {probe: probe(q, labels[rows]) for probe in {probe for probe, _ in per_step.values()}}
+        found = {name: fold(probed[probe]) for name, (probe, fold) in per_step.items()}
         found |= {name: measure(q, smoothing) for name, measure in PER_PATH.items()}
         unvisited = ~q.any((0, 1))
         for name, values in found.items():
@@ -168,8 +175,8 @@ def low_pass(path, smoothing=None):
     """The filtered path (N, T, K) float32: the moving average that Filter-KD's table keeps, at every step."""
     smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
     out = np.empty(path.shape, np.float32)
-    for rows, q in _chunks(path):
-        out[rows] = _filtered(q, smoothing).transpose(2, 1, 0)
+    for rows, q in chunks(path):
+        out[rows] = filtered(q, smoothing).transpose(2, 1, 0)
     return out
 
 
@@ -182,43 +189,45 @@ def distance_to(path, reference, smoothing=None, rows=None):
     smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
     sums = {f"{kind}_{what}": np.zeros(path.shape[1]) for kind in ("raw", "filtered") for what in ("l2", "kl")}
     count = 0
-    for chunk, q in _chunks(path):
+    for chunk, q in chunks(path):
         chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
         p = np.asarray(reference[chunk], np.float32).T[:, None, chosen]
         count += int(chosen.sum())
-        for kind, values in (("raw", q), ("filtered", _filtered(q, smoothing))):
+        for kind, values in (("raw", q), ("filtered", filtered(q, smoothing))):
             values = values[:, :, chosen]
             sums[f"{kind}_l2"] += np.sqrt(((values - p) ** 2).sum(0)).sum(1)
-            sums[f"{kind}_kl"] += (p * (_log(p) - _log(values))).sum((0, 2))
+            sums[f"{kind}_kl"] += (p * (log(p) - log(values))).sum((0, 2))
     return {name: value / max(count, 1) for name, value in sums.items()}
 
 
-def _chunks(path):
+def chunks(path):
     """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk."""
     for start in range(0, path.shape[0], CHUNK):
         rows = slice(start, start + CHUNK)
         yield rows, np.ascontiguousarray(path[rows].T, dtype=np.float32)
 
 
-def _rivals(q, label):
+def rivals(q, label):
     """q with the given label's probability set to 0."""
-    rivals = q.copy()
-    np.put_along_axis(rivals, label[None, None], 0, axis=0)
-    return rivals
+    others = q.copy()
+    np.put_along_axis(others, label[None, None], 0, axis=0)
+    return others
 
 
-def _filtered(q, smoothing):
+def filtered(q, smoothing):
+    """low_pass of a chunk (K, T, n)."""
     out = q.copy()
     for t in range(1, q.shape[1]):
         out[:, t] = ema_step(out[:, t - 1], q[:, t], np.float32(smoothing))
     return out
 
 
-def _log(p):
+def log(p):
+    """The logarithm of probabilities, clipped at the smallest float16 above 0."""
     return np.log(np.maximum(p, SMALLEST))
 
 
-def _checked(path, labels):
+def checked(path, labels):
     labels = np.asarray(labels)
     if path.ndim != 3 or labels.shape != path.shape[:1]:
         raise ValueError(f"expected a path (N, T, K) and labels (N,), found {path.shape} and {labels.shape}")

@@ -1,0 +1,145 @@
+"""Wrong labels found from learning paths: a ranking, a suggestion and a reason for each sample, and how many there are.
+
+    score, suggestion, num_errors = find_label_errors(np.load("path.npy", mmap_mode="r"), labels)
+    suspects = np.argsort(-np.nan_to_num(score, nan=-np.inf))[:num_errors]
+
+A network predicts something near the truth before it fits a wrong label, and its filtered path shows that best at one
+moment: late in a run that never fits its wrong labels, early in one that fits them all. That moment is found from the
+paths, and there each label is held against its best rival. Labels and paths are all that is read: no clean label, no
+true distribution.
+"""
+
+import numpy as np
+from sklearn.mixture import GaussianMixture
+
+from paths import measures
+from paths.measures import chunks, log_margin
+
+SLOWER = 0.5  # times the filter's default factor: a wrong label is a lasting thing
+
+# Every other score: a measure, and whether its small or its large values point at a wrong label.
+WRONG_WHEN_SMALL = ("confidence", "correctness", "converged_difficulty", "area_under_margin")
+WRONG_WHEN_LARGE = (
+    "variability",
+    "el2n",
+    "el2n_at_step",
+    "forgetting",
+    "first_learned",
+    "mean_cross_entropy",
+    "rival_mass",
+    "detour",
+    "flips",
+    "high_frequency",
+)
+
+
+def find_label_errors(path, labels):
+    """(score, suggestion, num_errors): how likely each given label is wrong, what it should be, how many are wrong.
+
+    path: (N, T, K) predictions over training, an array or memory map. labels: (N,) the given labels. score: (N,)
+    float32, log q(best rival) - log q(given label) of the filtered path at its telling_step: above 0 where the
+    rival is ahead, NaN where a row was never visited. suggestion: (N,) int64, that rival, -1 where never visited.
+    num_errors: an int, estimate_errors(score). Raises ValueError for shapes that do not fit.
+    """
+    labels = measures.checked(path, labels)
+    smoothing = SLOWER * measures.default_smoothing(path.shape[1])
+    step = telling_step(path, labels, smoothing)
+    score = np.full(len(labels), np.nan, np.float32)
+    suggestion = np.full(len(labels), -1, np.int64)
+    for rows, q in chunks(path):
+        visited = q.any((0, 1))
+        then = measures.filtered(q[:, : step + 1], smoothing)[:, -1:]
+        score[rows] = np.where(visited, -log_margin(then, labels[rows])[0], np.nan)
+        suggestion[rows] = np.where(visited, measures.rivals(then, labels[rows])[:, 0].argmax(0), -1)
+    return score, suggestion, estimate_errors(score)
+
+
+def telling_step(path, labels, smoothing):
+    """The step at which the filtered path tells most: where its margin losses vary most with the whole path's.
+
+    The margin loss is log(1 + exp(-margin)), the logistic loss: next to nothing where the label wins, however
+    clearly. A sample's loss over the whole path is the mean of its loss relative to all samples' at that step, so
+    that losing counts for more when few do. Taken is the step of the largest covariance, over samples, with that:
+    losses vary little once every label is fitted, and an untrained network's vary in another way.
+    """
+    num_steps = path.shape[1]
+    filtered, raw, products, count = np.zeros(num_steps), np.zeros(num_steps), np.zeros((num_steps, num_steps)), 0
+    for rows, q in chunks(path):
+        visited = q.any((0, 1))
+        q, label = q[:, :, visited], labels[rows][visited]
+        raw_loss = _margin_loss(q, label).astype(np.float64)
+        filtered_loss = _margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
+        raw += raw_loss.sum(1)
+        filtered += filtered_loss.sum(1)
+        products += filtered_loss @ raw_loss.T
+        count += len(label)
+    covariances = products - np.outer(filtered, raw / max(count, 1))  # (T, T), times N
+    return int(np.argmax(covariances @ (1 / np.maximum(raw, 1e-12))))
+
+
+def _margin_loss(q, label):
+    return np.logaddexp(0, -log_margin(q, label))
+
+
+def estimate_errors(score):
+    """How many labels are wrong, from the scores (N,) of find_label_errors: how many lie above 0, and in the worse of
+    two Gaussians that are fitted to the scores. 0 where there are too few scores to split.
+
+    Either condition alone overestimates: the first where a network has learned little, the second where few labels
+    are wrong.
+    """
+    score = score[np.isfinite(score)].astype(np.float64)[:, None]
+    if len(score) < 10 or np.ptp(score) == 0:
+        return 0
+    groups = GaussianMixture(2, random_state=0).fit(score)
+    worse = groups.predict(score) == groups.means_[:, 0].argmax()
+    return int((worse & (score[:, 0] > 0)).sum())
+
+
+def all_scores(path, labels, smoothing=None):
+    """{name: (N,)}: every way to rank samples by their paths, higher = more likely wrong, the recommended one first.
+
+    telling_margin is find_label_errors'. Those named after a measure of paths.measures are that measure, its sign
+    turned where small values point at a wrong label. Of the rest margin_loss is the mean logistic loss of the
+    margin, first_half and second_half are mean cross-entropies, filtered_end and mean_path margins of the filtered
+    path's last and of the mean prediction. NaN where never visited.
+    """
+    labels = measures.checked(path, labels)
+    smoothing = measures.default_smoothing(path.shape[1]) if smoothing is None else smoothing
+    found = measures.compute(path, labels, smoothing=smoothing)
+    scores = {"telling_margin": find_label_errors(path, labels)[0]}
+    scores |= {name: -found[name] for name in WRONG_WHEN_SMALL} | {name: found[name] for name in WRONG_WHEN_LARGE}
+    half = path.shape[1] // 2
+    more = {
+        "margin_loss": lambda q, label: _margin_loss(q, label).mean(0),
+        "filtered_end": lambda q, label: -log_margin(measures.filtered(q, smoothing)[:, -1:], label)[0],
+        "first_half": lambda q, label: measures.cross_entropy(q, label)[: max(half, 1)].mean(0),
+        "second_half": lambda q, label: measures.cross_entropy(q, label)[half:].mean(0),
+        "mean_path": lambda q, label: -log_margin(q.mean(1, keepdims=True), label)[0],
+    }
+    scores |= {name: np.full(len(labels), np.nan, np.float32) for name in more}
+    for rows, q in chunks(path):
+        for name, score in more.items():
+            scores[name][rows] = np.where(q.any((0, 1)), score(q, labels[rows]), np.nan)
+    return scores
+
+
+def reasons(path, labels, suggestion, samples, class_names, step_name="step"):
+    """For each of the samples (M,) idx a sentence that says what in its path speaks for the suggestion: M strings."""
+    texts = []
+    for i in samples:
+        q = np.asarray(path[i], np.float32)
+        given, other = q[:, labels[i]], q[:, suggestion[i]]
+        names = class_names[labels[i]], class_names[suggestion[i]]
+        ahead = int((other > given).sum())
+        text = (
+            f"{names[1]} was ahead of {names[0]} at {ahead} of {len(q)} {step_name}s "
+            f"(mean probability {other.mean():.2f} against {given.mean():.2f})"
+        )
+        fitted = q.argmax(1) == labels[i]
+        if not fitted.any():
+            text += "; the given label was never predicted"
+        elif ahead:
+            text += f"; the given label was first predicted at {step_name} {int(fitted.argmax())}"
+        texts.append(text)
+    return texts

@@ -1,0 +1,129 @@
+"""Label errors from paths that are made up: of a run that fits its wrong labels, and of one that never does."""
+
+import numpy as np
+import pytest
+
+from paths import label_errors, measures
+from paths.label_errors import all_scores, find_label_errors, reasons, telling_step
+
+N, T, K, SHARE = 400, 40, 5, 0.2
+
+
+def made_up(fits, seed=0, share=SHARE):
+    """(path, given, truth): learning goes from the uniform prediction to the truth, and if fits on to the label."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(K, size=N)
+    wrong = rng.random(N) < share
+    given = np.where(wrong, (truth + rng.integers(1, K, size=N)) % K, truth)
+    time = np.linspace(0, 1, T)[None, :, None]
+    learned, fitted = 3 * np.minimum(1, 3 * time), (12 * np.maximum(0, time - 0.5) if fits else 0)
+    logits = learned * np.eye(K)[truth][:, None] + fitted * np.eye(K)[given][:, None]
+    logits = logits + (0.2 + learned / 3) * rng.normal(size=(N, T, K))  # an untrained network is unsure of all alike
+    path = np.exp(logits)
+    return np.asfortranarray((path / path.sum(2, keepdims=True)).astype(np.float16)), given, truth
+
+
+@pytest.fixture(params=[True, False], ids=["fits every label", "fits no wrong label"])
+def run(request):
+    return made_up(request.param)
+
+
+def test_wrong_labels_rank_first_and_are_counted(run):
+    path, given, truth = run
+    score, suggestion, num_errors = find_label_errors(path, given)
+    wrong = given != truth
+    first = np.argsort(-score)[: wrong.sum()]
+    assert wrong[first].mean() > 0.95
+    assert (suggestion[wrong] == truth[wrong]).mean() > 0.97
+    assert num_errors == pytest.approx(wrong.sum(), rel=0.1)
+
+
+def test_the_telling_step_lies_early_where_labels_are_fitted_and_late_where_not():
+    steps = [telling_step(*made_up(fits)[:2], 0.1) for fits in (True, False)]
+    assert 5 < steps[0] < T // 2 + 5 < steps[1]
+
+
+def test_the_last_predictions_do_not_tell_where_labels_are_fitted():
+    path, given, truth = made_up(fits=True)
+    score, wrong = all_scores(path, given), given != truth
+
+    def precision(name):
+        return wrong[np.argsort(-score[name])[: wrong.sum()]].mean()
+
+    assert precision("telling_margin") > 0.95 > 0.9 > precision("converged_difficulty")
+
+
+def test_no_errors_are_found_where_there_are_none():
+    path, given, _ = made_up(fits=False, share=0)
+    assert find_label_errors(path, given)[2] < 0.02 * N
+
+
+def test_the_suggestion_is_never_the_given_label(run):
+    path, given, _ = run
+    assert not (find_label_errors(path, given)[1] == given).any()
+
+
+def test_the_score_is_the_margin_of_the_filtered_path_at_the_telling_step(run):
+    path, given, _ = run
+    smoothing = 0.5 * measures.default_smoothing(T)
+    q = measures.low_pass(path, smoothing)[:, telling_step(path, given, smoothing)].astype(np.float64)
+    own = q[np.arange(N), given]
+    q[np.arange(N), given] = 0
+    score, suggestion, _ = find_label_errors(path, given)
+    np.testing.assert_allclose(score, np.log(q.max(1)) - np.log(own), atol=2e-3)
+    np.testing.assert_array_equal(suggestion, q.argmax(1))
+
+
+def test_rows_never_visited_have_no_score_and_change_nothing(run, monkeypatch):
+    path, given, _ = run
+    monkeypatch.setattr(measures, "CHUNK", 64)
+    expected = find_label_errors(path[:300], given[:300])
+    path = path.copy(order="F")
+    path[300:] = 0
+    score, suggestion, num_errors = find_label_errors(path, given)
+    assert np.isnan(score[300:]).all() and (suggestion[300:] == -1).all()
+    np.testing.assert_allclose(score[:300], expected[0], atol=1e-5)
+    assert num_errors == expected[2]
+    for name, values in all_scores(path, given).items():
+        assert np.isnan(values[300:]).all() and np.isfinite(values[:300]).all() | (name == "detour"), name
+
+
+def test_every_score_points_the_way_that_its_measure_does(run):
+    """On these paths each one ranks wrong labels above right ones better than chance, but for those of shape alone."""
+    path, given, truth = run
+    wrong = given != truth
+    for name, values in all_scores(path, given).items():
+        above = (values[wrong][:, None] > values[~wrong]).mean() + 0.5 * (
+            values[wrong][:, None] == values[~wrong]
+        ).mean()
+        assert above > 0.5 or name in ("variability", "forgetting", "high_frequency", "flips", "detour"), name
+
+
+def test_one_step_and_few_samples_are_enough_to_rank():
+    path, given, _ = made_up(fits=False)
+    score, _, num_errors = find_label_errors(path[:5, -1:], given[:5])
+    assert np.isfinite(score).all() and num_errors == 0
+
+
+def test_labels_that_do_not_fit_are_refused(run):
+    path, given, _ = run
+    with pytest.raises(ValueError, match="labels must be whole numbers from 0 to 4"):
+        find_label_errors(path, given + 1)
+    with pytest.raises(ValueError, match="expected a path"):
+        find_label_errors(path, given[:-1])
+
+
+def test_a_reason_names_both_classes_and_how_long_the_suggestion_was_ahead():
+    q = np.array([[[0.2, 0.8], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], [[0.2, 0.8]] * 4])
+    found = reasons(q, np.array([0, 0]), np.array([1, 1]), [0, 1], ["cat", "dog"], "epoch")
+    assert found[0] == (
+        "dog was ahead of cat at 2 of 4 epochs (mean probability 0.60 against 0.40); "
+        "the given label was first predicted at epoch 2"
+    )
+    assert found[1].endswith("4 of 4 epochs (mean probability 0.80 against 0.20); the given label was never predicted")
+
+
+def test_both_lists_of_measures_name_measures_that_exist():
+    path, given, _ = made_up(fits=False)
+    found = set(measures.compute(path, given))
+    assert {*label_errors.WRONG_WHEN_SMALL, *label_errors.WRONG_WHEN_LARGE} <= found
