@@ -145,7 +145,8 @@ def _read_csv(path, num_samples, class_names, paths):
     if by == "path" and paths is None:
         raise BadInput(f"--ny_file {path}: names its samples by path, which only image folders have; use idx,label")
     rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
-    names = {name: k for k, name in enumerate(class_names)}
+    # Marks of analyze_paths.py's page are class numbers, also where classes are named 0, 1, 10, 2
+    names = {} if "given_label" in header else {name: k for k, name in enumerate(class_names)}
     labels = np.full(num_samples, -1, np.int64)
     for number, line in lines:
         sample, label = (line[by] or "").strip(), (line["label"] or "").strip()

@@ -329,3 +329,8 @@ def test_cifar10n_without_a_key_lists_its_keys(real_data, refused):
     names = [str(k) for k in range(10)]
     refused(lambda: read_labels(file, 50_000, names), "aggre_label", "worse_label", "random_label3")
     refused(lambda: read_labels(f"{file}:worse", 1437, names), "(50000,)", "1437 samples")
+
+
+def test_csv_of_marks_holds_class_numbers_even_where_classes_are_named_by_numerals(label_file):
+    file = label_file("marks.csv", "idx,given_label,label,mark\n0,0,2,wrong\n1,1,1,\n2,2,2,right\n")
+    assert read_labels(str(file), 3, ["0", "1", "10", "2"]).tolist() == [2, 1, 2]

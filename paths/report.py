@@ -1,0 +1,240 @@
+"""report.html: the samples whose label is most likely wrong, as cards to go through, in one file that needs no network.
+
+The page is report_page.html with report_page.css and report_page.js in it. Everything that comes from outside
+(names, reasons) is data in a JSON block, which the script shows as text; the page's policy (a CSP) allows that one
+script and style by their hashes, images in the page, and no request at all.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+LIMIT = 10_000  # cards
+STEPS = 64  # points of a drawn path
+SIDE = 64  # pixels: the longer side of an image is at most this
+ROW = 16  # a sheet holds ROW x ROW images
+SHEETS_BYTES = 27e6  # all sheets, at most: with base64 36 MB, so that the page stays below 50
+QUALITIES = (90, 80, 70, 60, 45, 30, 15, 5)  # of JPEG; the first whose sheets fit
+
+
+def write_report(
+    out,
+    *,
+    name,
+    class_names,
+    given,
+    order,
+    suggestion,
+    score,
+    reasons,
+    num_errors,
+    path,
+    images=None,
+    files=None,
+):
+    """Write the page to the file `out`, whole or not at all.
+
+    name: the run's. class_names: K texts. given: (N,) given labels, by idx. order: (M,) idx of the ranked samples,
+    most suspicious first; the first LIMIT of them become cards. suggestion, score: (N,), by idx. reasons: a text
+    by idx, as a dict or a sequence. num_errors: the estimated number of wrong labels; cards after that many are
+    set apart. path: (N, T, K), an array or memory map. images: called with (n,) idx, n at most ROW**2, returns
+    n images (H, W, C) uint8, C 1 or 3, in an array or a list. files: N file names.
+
+    The reader's marks are kept in the browser under the SHA-256 of the name and the given labels, and leave it as
+    marks.csv: idx,given_label,label,mark for all N samples. Raises ValueError for arguments that do not fit.
+    """
+    given, order, suggestion, score = (np.asarray(values) for values in (given, order, suggestion, score))
+    _check(class_names, given, order, suggestion, score, path, files)
+    rows = order[:LIMIT].astype(np.int64)
+    lines, third = _lines(path, rows, given[rows], suggestion[rows])
+    sheets, sizes, cells = ([], [], []) if images is None else _sheets(images, rows)
+    labels, steps = given.astype(_smallest_type(len(class_names))), _steps(path.shape[1])
+    data = {
+        "key": _key(name, given),
+        "classNames": [str(c) for c in class_names],
+        "given": _base64(labels),
+        "givenBytes": labels.itemsize,
+        "numErrors": int(num_errors),
+        "idx": rows.tolist(),
+        "suggestion": suggestion[rows].tolist(),
+        "third": third.tolist(),  # -1: there is none
+        "score": [f"{s:.4g}" for s in score[rows].tolist()],
+        "reason": [str(_get(reasons, idx)) for idx in rows.tolist()],
+        "file": None if files is None else [str(files[idx]) for idx in rows.tolist()],
+        "steps": steps.tolist(),
+        "lines": _base64(lines),
+        "sheetRow": ROW,
+        "sizes": sizes,  # [width, height] of each card's image
+        "cells": cells,  # the side of a sheet's cells
+    }
+    style, script = _part("css"), _part("js")
+    parts = {
+        "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'",
+        "name": html.escape(name),
+        "summary": f"{int(num_errors):,} of {len(given):,} labels are estimated to be wrong.",
+        "limit": f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples."
+        if len(order) > LIMIT
+        else "",
+        "style": style,
+        "script": script,
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),  # so that no </script> ends it
+        "sheets": "".join(
+            f'<script type="text/plain" id="sheet-{i}">{sheet}</script>\n' for i, sheet in enumerate(sheets)
+        ),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("html"))
+    _write_whole(Path(out), page.encode("utf-8", "replace"))
+
+
+def _check(class_names, given, order, suggestion, score, path, files):
+    num_samples, num_classes = len(given), len(class_names)
+    if given.shape != (num_samples,) or suggestion.shape != given.shape or score.shape != given.shape:
+        raise ValueError(
+            "given, suggestion and score must have one shape (N,), "
+            f"not {given.shape}, {suggestion.shape} and {score.shape}"
+        )
+    if path.ndim != 3 or (path.shape[0], path.shape[2]) != (num_samples, num_classes) or path.shape[1] == 0:
+        raise ValueError(f"path must have shape ({num_samples}, T, {num_classes}), not {path.shape}")
+    if files is not None and len(files) != num_samples:
+        raise ValueError(f"files must name {num_samples} samples, not {len(files)}")
+    for what, labels, end in (("given", given, num_classes), ("order", order, num_samples)):
+        if labels.size and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= end):
+            raise ValueError(f"{what} must hold whole numbers from 0 to {end - 1}")
+    if len(np.unique(order)) != len(order):
+        raise ValueError("order names a sample twice")
+    proposed = suggestion[order[:LIMIT].astype(np.int64)]
+    if proposed.size and (proposed.dtype.kind not in "iu" or proposed.min() < 0 or proposed.max() >= num_classes):
+        raise ValueError(f"suggestion must hold whole numbers from 0 to {num_classes - 1}")
+
+
+# ------------------------------------------------------------------------------------------------- paths
+
+
+def _steps(num_steps):
+    """At most STEPS of the steps 0 .. num_steps - 1, evenly spread, with the first and the last."""
+    return np.linspace(0, num_steps - 1, min(num_steps, STEPS)).round().astype(np.int64)
+
+
+def _lines(path, rows, given, suggestion):
+    """The drawn lines (n, 3, S) uint8, 255 for probability 1, and the third class (n,).
+
+    The lines are those of the given class, the suggested one, and of the others the one with the largest mean
+    probability, -1 where there is none. One pass over a path as it lies on disk, class after class.
+    """
+    steps = _steps(path.shape[1])
+    lines = np.zeros((len(rows), 3, len(steps)), np.uint8)
+    third, largest = np.full(len(rows), -1), np.full(len(rows), -1, np.float32)
+    for k in range(path.shape[2]):
+        q = np.nan_to_num(path.T[k][:, rows].astype(np.float32))  # (T, n)
+        drawn = (q[steps].T * 255).round().clip(0, 255).astype(np.uint8)
+        lines[given == k, 0] = drawn[given == k]
+        lines[suggestion == k, 1] = drawn[suggestion == k]
+        mean = q.mean(0)
+        larger = (mean > largest) & (given != k) & (suggestion != k)
+        third[larger], largest[larger], lines[larger, 2] = k, mean[larger], drawn[larger]
+    return lines, third
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+
+def _sheets(images, rows):
+    """JPEG sheets of ROW x ROW images as base64, each image's [width, height], each sheet's side of a cell."""
+    sheets, sizes, cells = [], [], []
+    blocks = [rows[start : start + ROW**2] for start in range(0, len(rows), ROW**2)]
+    for block in blocks:
+        small = [_shrunk(image) for image in images(block)]
+        if len(small) != len(block):
+            raise ValueError(f"images returned {len(small)} images for {len(block)} samples")
+        sheet, cell = _tiled(small)
+        sheets.append(base64.b64encode(_jpeg(sheet, SHEETS_BYTES / len(blocks))).decode())
+        sizes += [[image.shape[1], image.shape[0]] for image in small]
+        cells.append(cell)
+    return sheets, sizes, cells
+
+
+def _shrunk(image):
+    """(H, W, C) uint8 with both sides at most SIDE, its proportions kept; never enlarged."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ValueError(f"images must be (H, W, 1 or 3) uint8, not {image.shape} {image.dtype}")
+    small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(small).reshape(small.height, small.width, -1)
+
+
+def _tiled(images):
+    """One array of square cells, ROW a line, and their side.
+
+    The side is a multiple of 8, JPEG's block, so that no block has pixels of two images; the rest of a cell
+    repeats its image's border, so that the block there has no edge.
+    """
+    side = max(max(image.shape[:2]) for image in images)
+    side += -side % 8
+    channels = max(image.shape[2] for image in images)
+    sheet = np.zeros((-(-len(images) // ROW) * side, min(len(images), ROW) * side, channels), np.uint8)
+    for place, image in enumerate(images):
+        top, left = place // ROW * side, place % ROW * side
+        padded = np.pad(image, ((0, side - image.shape[0]), (0, side - image.shape[1]), (0, 0)), mode="edge")
+        sheet[top : top + side, left : left + side] = padded
+    return sheet, side
+
+
+def _jpeg(sheet, max_bytes):
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        # subsampling=0: colour at full resolution, or it would run from one block into the next
+        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(
+            file, "JPEG", quality=quality, subsampling=0
+        )
+        if file.tell() <= max_bytes:
+            break
+    return file.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------- the file
+
+
+def _part(kind):
+    return Path(__file__).with_name(f"report_page.{kind}").read_text(encoding="utf-8")
+
+
+def _hash(text):
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+
+def _key(name, given):
+    return hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest()
+
+
+def _base64(values):
+    return base64.b64encode(values if isinstance(values, bytes) else np.ascontiguousarray(values)).decode()
+
+
+def _smallest_type(num_classes):
+    return next(kind for kind in ("u1", "<u2", "<u4") if num_classes <= 256 ** np.dtype(kind).itemsize)
+
+
+def _get(reasons, idx):
+    return reasons.get(idx, "") if isinstance(reasons, dict) else reasons[idx]
+
+
+def _write_whole(out, content):
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with open(partial, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)

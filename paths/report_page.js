@@ -1,0 +1,491 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const data = JSON.parse(byId("data").textContent);
+  const given = labelsFrom(data.given, data.givenBytes); // of all samples, by idx
+  const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
+  const rankOf = new Map(data.idx.map((idx, rank) => [idx, rank])); // a card is known by its rank
+  const list = byId("list");
+  const GAP = 12, NARROWEST = 330, PICTURE = 128, SHEETS_KEPT = 8;
+
+  function bytesFrom(base64) {
+    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  }
+
+  function labelsFrom(base64, size) {
+    const bytes = bytesFrom(base64);
+    return size === 1 ? bytes : new (size === 2 ? Uint16Array : Uint32Array)(bytes.buffer);
+  }
+
+  function element(tag, classes, text) {
+    const made = document.createElement(tag);
+    if (classes) made.className = classes;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function drawn(tag, attributes) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  }
+
+  const counted = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
+
+  // ------------------------------------------------------------------------------------------------ marks
+
+  const MARKS = [["wrong", "← wrong"], ["unsure", "↑ unsure"], ["right", "right →"]];
+  const storageKey = `marks ${data.key}`;
+  let marks = new Map(); // idx -> {mark, label}, the label where the mark is "wrong"
+  let unsaved = false; // marks that neither the browser keeps nor a file holds
+
+  function readMarks() {
+    try {
+      const kept = Object.entries(JSON.parse(localStorage.getItem(storageKey) || "{}"));
+      marks = new Map(kept.map(([idx, mark]) => [Number(idx), mark]).filter(([idx, mark]) => isMark(idx, mark)));
+    } catch {
+      tellNotKept();
+    }
+  }
+
+  function isMark(idx, { mark, label } = {}) {
+    const known = Number.isInteger(idx) && idx >= 0 && idx < given.length && MARKS.some(([m]) => m === mark);
+    return known && (mark !== "wrong" || (Number.isInteger(label) && label >= 0 && label < data.classNames.length));
+  }
+
+  function writeMarks() {
+    try {
+      localStorage.setItem(storageKey, JSON.stringify(Object.fromEntries(marks)));
+      unsaved = false;
+    } catch {
+      unsaved = marks.size > 0;
+      tellNotKept();
+    }
+    tellCounts();
+  }
+
+  function tellNotKept() {
+    byId("notice").hidden = false;
+    byId("notice").textContent =
+      "This browser does not keep marks for this page: export marks.csv before you close or reload it.";
+  }
+
+  function tellCounts() {
+    const of = { wrong: 0, right: 0, unsure: 0 };
+    for (const { mark } of marks.values()) of[mark] += 1;
+    byId("counts").textContent = `${of.wrong} wrong · ${of.right} right · ${of.unsure} unsure`;
+    byId("clear").disabled = marks.size === 0;
+  }
+
+  /** The same mark again takes it back. Returns whether the card is marked now. */
+  function setMark(rank, mark) {
+    const idx = data.idx[rank];
+    if (marks.get(idx)?.mark === mark) marks.delete(idx);
+    else marks.set(idx, mark === "wrong" ? { mark, label: proposal(rank) } : { mark });
+    writeMarks();
+    refresh(rank);
+    return marks.has(idx);
+  }
+
+  /** The suggested class; where the network agrees with the given label, the likeliest of the others. */
+  function proposal(rank) {
+    const label = given[data.idx[rank]];
+    if (data.suggestion[rank] !== label) return data.suggestion[rank];
+    return data.third[rank] >= 0 ? data.third[rank] : label;
+  }
+
+  function exportMarks() {
+    const rows = ["idx,given_label,label,mark"];
+    for (let idx = 0; idx < given.length; idx++) {
+      const { mark = "", label = given[idx] } = marks.get(idx) || {};
+      rows.push(`${idx},${given[idx]},${label},${mark}`);
+    }
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([rows.join("\n"), "\n"], { type: "text/csv" }));
+    link.download = "marks.csv";
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    unsaved = false;
+  }
+
+  // ------------------------------------------------------------------------------------------------ cards
+
+  const choices = document.createDocumentFragment(); // an option a class, to be cloned
+  data.classNames.forEach((name, k) => choices.append(new Option(name, k)));
+
+  function makeCard(rank) {
+    const idx = data.idx[rank];
+    const card = element("article", rank < data.numErrors ? "card" : "card below");
+    card.dataset.rank = rank;
+    card.dataset.idx = idx;
+    card.tabIndex = -1;
+    card.setAttribute("role", "listitem");
+    const where = element("div", "where");
+    where.append(element("span", "number", `idx ${idx}`));
+    if (data.file) where.append(clipped("bdi", data.file[rank]));
+    where.append(element("span", "score", `score ${data.score[rank]}`));
+    const view = element("div", "view");
+    if (data.sizes.length) view.append(makePicture(rank));
+    view.append(makeCourse(rank));
+    const reason = element("p", "reason", data.reason[rank]);
+    reason.title = data.reason[rank];
+    const buttons = element("div", "marks");
+    for (const [mark, text] of MARKS) {
+      const button = element("button", mark, text);
+      button.type = "button";
+      button.setAttribute("aria-label", `${mark}: idx ${idx}`);
+      button.addEventListener("click", () => setMark(rank, mark));
+      buttons.append(button);
+    }
+    card.append(element("div", "names"), where, view, reason, buttons);
+    card.addEventListener("click", (event) => select(shown.indexOf(rank), !event.target.closest("select")));
+    card.addEventListener("focusin", () => select(shown.indexOf(rank), false));
+    showMark(card, rank);
+    return card;
+  }
+
+  function clipped(tag, text) {
+    const made = element(tag, "clip", text);
+    made.title = text;
+    return made;
+  }
+
+  /** What depends on the mark: the buttons, and the choice of a class in the suggestion's place. */
+  function showMark(card, rank) {
+    const idx = data.idx[rank], { mark, label } = marks.get(idx) || {};
+    const from = data.classNames[given[idx]], to = data.classNames[data.suggestion[rank]];
+    for (const button of card.querySelectorAll(".marks button")) {
+      button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
+    }
+    const target = mark === "wrong" ? makeChoice(rank, label) : clipped("bdi", to);
+    target.classList.add("to");
+    card.querySelector(".names").replaceChildren(clipped("bdi", from), element("span", "", "→"), target);
+    card.dataset.mark = mark || "";
+    const spoken = `idx ${idx}, given ${from}, suggested ${to}, score ${data.score[rank]}`;
+    card.setAttribute("aria-label", mark ? `${spoken}, marked ${mark}` : spoken);
+  }
+
+  function makeChoice(rank, label) {
+    const idx = data.idx[rank], choice = element("select", "choice");
+    choice.append(choices.cloneNode(true));
+    if (data.classNames.length > 1) choice.remove(given[idx]); // what is wrong is another class
+    choice.value = label;
+    choice.setAttribute("aria-label", `correct class of idx ${idx}`);
+    choice.addEventListener("change", () => {
+      marks.set(idx, { mark: "wrong", label: Number(choice.value) });
+      writeMarks();
+    });
+    return choice;
+  }
+
+  function refresh(rank) {
+    const card = cards.get(rank);
+    if (card) showMark(card, rank);
+  }
+
+  // --------------------------------------------------------------------------------- pictures and curves
+
+  const sheets = new Map(); // number -> Promise of the decoded image; the least recently used first
+
+  function sheet(number) {
+    if (!sheets.has(number)) {
+      const image = new Image();
+      image.src = `data:image/jpeg;base64,${byId(`sheet-${number}`).textContent}`;
+      sheets.set(number, image.decode().then(() => image));
+      if (sheets.size > SHEETS_KEPT) sheets.delete(sheets.keys().next().value);
+    }
+    const found = sheets.get(number);
+    sheets.delete(number);
+    sheets.set(number, found);
+    return found;
+  }
+
+  function makePicture(rank) {
+    const frame = element("div", "picture"), canvas = element("canvas");
+    const perSheet = data.sheetRow ** 2, number = Math.floor(rank / perSheet), place = rank % perSheet;
+    const [width, height] = data.sizes[rank], cell = data.cells[number];
+    const scale = Math.max(1, Math.floor(PICTURE / Math.max(width, height)));
+    canvas.width = width;
+    canvas.height = height;
+    canvas.style.width = `${width * scale}px`;
+    canvas.style.height = `${height * scale}px`;
+    if (Math.max(width, height) < 32) canvas.classList.add("pixels");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `image of idx ${data.idx[rank]}`);
+    // pixel for pixel: the enlargement is CSS's, which sees nothing of the neighbours in the sheet
+    const left = (place % data.sheetRow) * cell, top = Math.floor(place / data.sheetRow) * cell;
+    sheet(number).then((image) =>
+      canvas.getContext("2d").drawImage(image, left, top, width, height, 0, 0, width, height)
+    );
+    frame.append(canvas);
+    return frame;
+  }
+
+  function makeCourse(rank) {
+    const course = element("div", "course"), { steps } = data, end = Math.max(1, steps[steps.length - 1]);
+    const chart = drawn("svg", { viewBox: `0 0 ${end} 100`, preserveAspectRatio: "none", role: "img" });
+    for (const y of [0, 50, 100]) {
+      chart.append(drawn("line", { class: "grid", x1: 0, x2: end, y1: y, y2: y, "vector-effect": "non-scaling-stroke" }));
+    }
+    const roles = [["given", given[data.idx[rank]]], ["suggested", data.suggestion[rank]], ["third", data.third[rank]]];
+    const keys = [], spoken = [];
+    roles.forEach(([role, k], which) => {
+      if (k < 0 || (which === 1 && k === roles[0][1])) return;
+      const start = (rank * 3 + which) * steps.length;
+      const values = [...lines.subarray(start, start + steps.length)].map((v) => v / 255);
+      const points = values.map((p, t) => `${steps[t]},${(100 - 100 * p).toFixed(1)}`);
+      if (points.length === 1) points.push(`${end},${points[0].split(",")[1]}`);
+      chart.prepend(drawn("polyline", { class: role, points: points.join(" ") })); // the first lies on top
+      const key = element("div", "key"), swatch = drawn("svg", { viewBox: "0 0 26 8", "aria-hidden": "true" });
+      swatch.append(drawn("line", { class: `swatch ${role}`, x1: 0, x2: 26, y1: 4, y2: 4 }));
+      key.append(swatch, element("span", `role ${role}`, role), clipped("bdi", data.classNames[k]));
+      keys.push(key);
+      spoken.push(`${role} ${data.classNames[k]}: ${values[0].toFixed(2)} to ${values[values.length - 1].toFixed(2)}`);
+    });
+    chart.setAttribute("aria-label", `probabilities over training, ${spoken.join("; ")}`);
+    const plot = element("div", "plot"), axis = element("div", "axis");
+    axis.setAttribute("aria-hidden", "true");
+    axis.append(element("span", "", "1"), element("span", "", "0"));
+    plot.append(axis, chart);
+    course.append(plot, ...keys);
+    return course;
+  }
+
+  // ----------------------------------------------- the list: only cards in and near the window are made
+
+  let shown = []; // ranks that pass the filters
+  let selected = 0; // a place in shown
+  let suspects = 0; // how many of shown are among the estimated errors; they come first
+  const cards = new Map(); // rank -> the card in the page, in the page's order
+  const divider = element("h2", "divider", "Below the estimated number of errors");
+  const nothing = element("p", "empty", "");
+  let columns = 1, cardWidth = 0, cardHeight = 0, dividerHeight = 0;
+
+  function measure() {
+    const probe = element("div", "card"), rule = element("div", "divider");
+    list.append(probe, rule);
+    cardHeight = probe.offsetHeight;
+    dividerHeight = rule.offsetHeight;
+    probe.remove();
+    rule.remove();
+    const width = list.clientWidth;
+    columns = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
+    cardWidth = (width - GAP * (columns - 1)) / columns;
+    arrange();
+  }
+
+  const rowsOf = (n) => Math.ceil(n / columns);
+  const pitch = () => cardHeight + GAP;
+
+  function topOf(place) {
+    if (place < suspects) return Math.floor(place / columns) * pitch();
+    return rowsOf(suspects) * pitch() + dividerHeight + Math.floor((place - suspects) / columns) * pitch();
+  }
+
+  /** The list's own height, the divider's place, and then the cards. */
+  function arrange() {
+    const below = shown.length - suspects;
+    const height = rowsOf(suspects) * pitch() + (below ? dividerHeight + rowsOf(below) * pitch() : 0);
+    list.style.height = shown.length ? `${height}px` : "auto";
+    divider.remove();
+    if (below) {
+      divider.style.top = `${rowsOf(suspects) * pitch()}px`;
+      list.append(divider);
+    }
+    nothing.remove();
+    if (!shown.length) list.append(nothing);
+    render();
+  }
+
+  function render() {
+    const above = -list.getBoundingClientRect().top, margin = window.innerHeight / 2;
+    const first = placeAt(above - margin), last = placeAt(above + window.innerHeight + margin) + columns;
+    const wanted = new Set();
+    for (let place = first; place < Math.min(last, shown.length); place++) wanted.add(place);
+    if (selected < shown.length) wanted.add(selected); // so that the focus stays in the page
+    const ranks = new Set([...wanted].map((place) => shown[place]));
+    for (const [rank, card] of cards) {
+      if (ranks.has(rank)) continue;
+      card.remove();
+      cards.delete(rank);
+    }
+    let before = null;
+    for (const place of [...wanted].sort((a, b) => a - b)) {
+      const rank = shown[place];
+      let card = cards.get(rank);
+      if (!card) {
+        card = makeCard(rank);
+        cards.set(rank, card);
+        if (before) before.after(card);
+        else list.prepend(card);
+      }
+      before = card;
+      const column = (place < suspects ? place : place - suspects) % columns;
+      card.style.width = `${cardWidth}px`;
+      card.style.left = `${column * (cardWidth + GAP)}px`;
+      card.style.top = `${topOf(place)}px`;
+      card.setAttribute("aria-posinset", place + 1);
+      card.setAttribute("aria-setsize", shown.length);
+      card.classList.toggle("selected", place === selected);
+      card.tabIndex = place === selected ? 0 : -1;
+    }
+  }
+
+  /** The first place of the row of cards at this height of the list. */
+  function placeAt(height) {
+    const rule = rowsOf(suspects) * pitch();
+    if (height < rule) return Math.max(0, Math.floor(height / pitch())) * columns;
+    return Math.max(0, suspects + Math.max(0, Math.floor((height - rule - dividerHeight) / pitch())) * columns);
+  }
+
+  // ---------------------------------------------------------------------------------------- the selection
+
+  function select(place, focus = true) {
+    if (place < 0 || place >= shown.length) return;
+    selected = place;
+    render();
+    const card = cards.get(shown[place]);
+    if (focus && !card.contains(document.activeElement)) card.focus({ preventScroll: true });
+  }
+
+  /** The part of the window that cards are seen in: below the tools where these stay in place. */
+  function seen() {
+    const tools = byId("tools").getBoundingClientRect();
+    const top = getComputedStyle(byId("tools")).position === "sticky" ? tools.height : 0;
+    return { top: top + GAP, bottom: window.innerHeight - GAP };
+  }
+
+  const selectedBox = () => cards.get(shown[selected]).getBoundingClientRect();
+
+  function bringIntoView() {
+    const box = selectedBox(), { top, bottom } = seen();
+    if (box.top < top || box.height > bottom - top) window.scrollBy(0, box.top - top);
+    else if (box.bottom > bottom) window.scrollBy(0, box.bottom - bottom);
+    render();
+  }
+
+  function move(by) {
+    select(Math.max(0, Math.min(shown.length - 1, selected + by)));
+    bringIntoView();
+  }
+
+  const KEYS = { ArrowLeft: "wrong", ArrowRight: "right", ArrowUp: "unsure" };
+
+  function onKey(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || !shown.length) return;
+    if (event.target.closest?.("input, select, textarea")) {
+      if (event.key !== "Escape") return;
+      event.target.blur();
+      select(selected);
+      return;
+    }
+    const rank = shown[selected], box = selectedBox(), { top, bottom } = seen();
+    const isSeen = box.bottom > top + box.height / 2 && box.top < bottom - box.height / 2;
+    const enter = event.key === "Enter" && !event.target.closest?.("button, a");
+    if (event.key === "j" || event.key === "ArrowDown") move(1);
+    else if (event.key === "k") move(-1);
+    else if (!enter && !(event.key in KEYS)) return;
+    else if (event.repeat) event.preventDefault(); // a key held down marks one card
+    else if (!isSeen) move(0); // nobody marks a card without seeing it
+    else if (enter) {
+      if (marks.get(data.idx[rank])?.mark !== "wrong") setMark(rank, "wrong");
+      cards.get(rank).querySelector("select").focus({ preventScroll: true });
+    } else if (setMark(rank, KEYS[event.key])) move(1);
+    event.preventDefault();
+  }
+
+  // ------------------------------------------------------------------------------------------ the filters
+
+  const filters = { given: byId("filter-given"), suggested: byId("filter-suggested"), show: byId("filter-show") };
+  const search = byId("search");
+
+  function fillFilter(filter, labels) {
+    const count = new Map();
+    for (const k of labels) count.set(k, (count.get(k) || 0) + 1);
+    filter.append(new Option("any class", ""));
+    for (const k of [...count.keys()].sort((a, b) => a - b)) {
+      filter.append(new Option(`${data.classNames[k]} (${count.get(k)})`, k));
+    }
+  }
+
+  function passes(rank) {
+    const idx = data.idx[rank], show = filters.show.value;
+    if (filters.given.value !== "" && Number(filters.given.value) !== given[idx]) return false;
+    if (filters.suggested.value !== "" && Number(filters.suggested.value) !== data.suggestion[rank]) return false;
+    if (show === "suspects") return rank < data.numErrors;
+    return show === "all" || marks.has(idx) === (show === "marked");
+  }
+
+  /** A search looks at every card, whatever the filters. Marking does not move cards: only filtering anew does. */
+  function filter() {
+    const kept = shown[selected], wanted = search.value.trim();
+    if (wanted !== "") {
+      const rank = /^\d+$/.test(wanted) ? rankOf.get(Number(wanted)) : undefined;
+      shown = rank === undefined ? [] : [rank];
+      nothing.textContent = `No sample with idx ${wanted} is on this page.`;
+    } else {
+      shown = data.idx.map((_, rank) => rank).filter(passes);
+      nothing.textContent = "No sample passes these filters.";
+    }
+    suspects = shown.filter((rank) => rank < data.numErrors).length;
+    selected = Math.max(0, shown.indexOf(kept));
+    byId("shown").textContent =
+      shown.length === data.idx.length
+        ? counted(shown.length, "sample")
+        : `${shown.length.toLocaleString("en")} of ${counted(data.idx.length, "sample")}`;
+    arrange();
+    if (shown.length && selected > 0) bringIntoView();
+    else if (list.getBoundingClientRect().top < seen().top) window.scrollBy(0, list.getBoundingClientRect().top - seen().top);
+  }
+
+  // -------------------------------------------------------------------------------------------- the start
+
+  readMarks();
+  writeMarks();
+  fillFilter(filters.given, data.idx.map((idx) => given[idx]));
+  fillFilter(filters.suggested, data.suggestion);
+  for (const select of Object.values(filters)) select.addEventListener("change", filter);
+  search.addEventListener("input", filter);
+  measure();
+  filter();
+
+  let waiting = false;
+  window.addEventListener(
+    "scroll",
+    () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        render();
+      });
+    },
+    { passive: true }
+  );
+  let width = list.clientWidth;
+  new ResizeObserver(() => {
+    if (list.clientWidth === width) return;
+    width = list.clientWidth;
+    measure();
+  }).observe(list);
+  window.addEventListener("resize", () => requestAnimationFrame(render));
+  document.addEventListener("keydown", onKey);
+  byId("export").addEventListener("click", exportMarks);
+  byId("clear").addEventListener("click", () => {
+    if (!confirm(`Clear all ${counted(marks.size, "mark")}?`)) return;
+    marks.clear();
+    writeMarks();
+    for (const rank of cards.keys()) refresh(rank);
+  });
+  window.addEventListener("storage", (event) => { // marked in another window
+    if (event.key !== storageKey) return;
+    readMarks();
+    tellCounts();
+    for (const rank of cards.keys()) refresh(rank);
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (unsaved) event.preventDefault();
+  });
+})();

@@ -1,0 +1,645 @@
+"""The page of suspects: what is in the file, and what a browser makes of it."""
+
+import base64
+import csv
+import hashlib
+import html.parser
+import io
+import json
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.noise import read_labels
+from paths import report
+from paths.report import write_report
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "=cmd()",
+    "<!--<script>{{data}}\u202e&amp;",
+]
+
+
+def example(num_samples=40, num_classes=4, num_steps=20, **changes):
+    """Arguments of write_report: the suggestion differs from the given label, order follows the score."""
+    rng = np.random.default_rng(0)
+    given = rng.integers(num_classes, size=num_samples)
+    score = rng.random(num_samples)
+    q = rng.dirichlet(np.ones(num_classes), (num_samples, num_steps))
+    images = rng.integers(0, 256, (num_samples, 8, 8, 1)).astype(np.uint8)
+    example = {
+        "name": "run",
+        "class_names": [f"class {k}" for k in range(num_classes)],
+        "given": given,
+        "order": np.argsort(-score),
+        "suggestion": (given + 1) % num_classes,
+        "score": score,
+        "reasons": {i: f"reason {i}" for i in range(num_samples)},
+        "num_errors": 10,
+        "path": np.asfortranarray(q.astype(np.float16)),
+        "images": lambda idx: images[idx],
+        "files": [f"train/{i}.png" for i in range(num_samples)],
+    }
+    return example | changes
+
+
+def written(tmp_path, **changes):
+    """(the page's text, what is in its JSON block) for example(**changes)."""
+    write_report(tmp_path / "report.html", **example(**changes))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    return page, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def pictures(page, data):
+    """Every card's image, (H, W, C), out of the sheets."""
+    sheets = re.findall(r'<script type="text/plain" id="sheet-\d+">(.*?)</script>', page)
+    sheets = [Image.open(io.BytesIO(base64.b64decode(sheet))).convert("RGB") for sheet in sheets]
+    for rank, (width, height) in enumerate(data["sizes"]):
+        number, place = divmod(rank, data["sheetRow"] ** 2)
+        row, column = divmod(place, data["sheetRow"])
+        left, top = column * data["cells"][number], row * data["cells"][number]
+        yield np.asarray(sheets[number].crop((left, top, left + width, top + height)))
+
+
+class Tags(html.parser.HTMLParser):
+    """The start tags of a page, as a browser splits it."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+# ------------------------------------------------------------------------------------------- the file
+
+
+def noise(rng, side):
+    return rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+
+
+def photo(rng, side):
+    """Broad patches of colour and fine grain, as in a photograph."""
+    patches = Image.fromarray(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8)).resize((side, side), 3)
+    return (np.asarray(patches) + rng.normal(0, 14, (side, side, 1))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind, quality", [(photo, 20), (noise, 75)])
+def test_ten_thousand_suspects_stay_below_50_megabytes(tmp_path, kind, quality):
+    rng = np.random.default_rng(0)
+    pool, asked = [kind(rng, 64) for _ in range(600)], []
+
+    def images(idx):
+        asked.append(len(idx))
+        return np.stack([pool[i % 600] for i in idx])
+
+    names = {"files": [f"train/n01443537/images/n01443537_{i}.JPEG" for i in range(11_000)]}
+    names["reasons"] = ["held for another class in 93% of the epochs; came to its label in the last ten only"] * 11_000
+    page, data = written(
+        tmp_path, num_samples=11_000, num_classes=10, num_steps=100, num_errors=11_000, images=images, **names
+    )
+    assert len(page.encode()) < 50e6
+    assert len(data["idx"]) == 10_000 and sum(asked) == 10_000 and max(asked) <= 256
+    order = example(num_samples=11_000, num_classes=10, num_steps=1)["order"]
+    for rank, shown in zip(range(300), pictures(page, data), strict=False):
+        assert np.abs(shown.astype(int) - pool[order[rank] % 600]).mean() < quality
+
+
+def test_no_pixel_of_a_neighbour_runs_into_an_image(tmp_path):
+    colors = np.array([[255, 0, 0], [0, 0, 255], [0, 255, 0], [255, 255, 255]], np.uint8)
+    images = {"images": lambda idx: np.broadcast_to(colors[idx % 4, None, None], (len(idx), 20, 20, 3))}
+    page, data = written(tmp_path, num_samples=300, **images)
+    order = example(num_samples=300)["order"]
+    shown = list(pictures(page, data))
+    assert len(shown) == 300
+    for idx, image in zip(order, shown, strict=True):
+        assert image.shape == (20, 20, 3)
+        assert np.abs(image.astype(int) - colors[idx % 4]).max() <= 3
+
+
+def test_images_are_shrunk_to_64_pixels_in_their_proportions_and_never_enlarged(tmp_path):
+    sizes = [(8, 8, 1), (64, 64, 3), (100, 200, 3), (500, 2, 1), (30, 7, 3)]
+    page, data = written(
+        tmp_path,
+        num_samples=5,
+        order=np.arange(5),
+        images=lambda idx: [np.full(sizes[i], 40 * (i + 1), np.uint8) for i in idx],
+    )
+    assert data["sizes"] == [[8, 8], [64, 64], [64, 32], [1, 64], [7, 30]]
+    for i, image in enumerate(pictures(page, data)):
+        assert np.abs(image.astype(int) - 40 * (i + 1)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 4), "u1")]
+)
+def test_images_that_are_none_are_refused(tmp_path, bad):
+    with pytest.raises(ValueError, match="uint8"):
+        written(tmp_path, images=lambda idx: [bad] * len(idx))
+    with pytest.raises(ValueError, match="returned 1 images for 40"):
+        written(tmp_path, images=lambda idx: [np.zeros((8, 8, 1), np.uint8)])
+
+
+def test_nothing_from_outside_becomes_markup(tmp_path):
+    hostile = {"class_names": HOSTILE, "files": HOSTILE * 10, "reasons": HOSTILE * 10}
+    page, data = written(tmp_path, name="".join(HOSTILE), **hostile)
+    plain, _ = written(tmp_path)
+    kinds = [[tag for tag, _ in Tags(text).found] for text in (page, plain)]
+    assert kinds[0] == kinds[1]
+    assert "<script>alert" not in page and "<img" not in page
+    assert data["classNames"] == HOSTILE and set(data["file"]) == set(HOSTILE) == set(data["reason"])
+
+
+def test_the_policy_allows_this_script_and_this_style_and_no_request(tmp_path):
+    page, _ = written(tmp_path)
+    policy = next(a["content"] for tag, a in Tags(page).found if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    script, style = (
+        re.search(r"<script>(.*?)</script>", page, re.S)[1],
+        re.search(r"<style>(.*?)</style>", page, re.S)[1],
+    )
+    for rule, text in (("script-src", script), ("style-src", style)):
+        assert rules[rule] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    assert rules["img-src"] == "data:"
+    assert {rules[rule] for rule in ("default-src", "connect-src", "base-uri", "form-action")} == {"'none'"}
+    assert "unsafe" not in policy
+
+
+def test_the_page_names_no_address(tmp_path):
+    page, _ = written(tmp_path)
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")  # the name of a namespace, never fetched
+    assert not any({"src", "href", "style"} & set(attributes) for _, attributes in Tags(page).found)
+    assert "@import" not in page and "url(" not in page
+    assert "innerHTML" not in page and "outerHTML" not in page and "insertAdjacentHTML" not in page
+
+
+def test_only_the_most_suspicious_become_cards_and_the_page_says_so(tmp_path, monkeypatch):
+    line = "most suspicious of 40 ranked samples"
+    assert line not in written(tmp_path)[0]
+    monkeypatch.setattr(report, "LIMIT", 7)
+    page, data = written(tmp_path)
+    assert f"Shown are the 7 {line}." in page
+    assert data["idx"] == example()["order"][:7].tolist()
+    assert len(base64.b64decode(data["given"])) == 40  # marks.csv has every row
+    assert "10 of 40 labels are estimated to be wrong" in page
+
+
+def test_an_error_while_writing_leaves_the_earlier_file(tmp_path, monkeypatch):
+    before, _ = written(tmp_path)
+    for broken in ("os.fsync", "os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                write_report(tmp_path / "report.html", **example(name="other"))
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_card_has_the_paths_of_the_given_the_suggested_and_the_likeliest_other_class(tmp_path):
+    _, data = written(tmp_path, num_steps=130, num_classes=5)
+    values = example(num_steps=130, num_classes=5)
+    lines = np.frombuffer(base64.b64decode(data["lines"]), np.uint8).reshape(40, 3, 64)
+    assert data["steps"][0] == 0 and data["steps"][-1] == 129 and len(set(data["steps"])) == 64
+    assert max(np.diff(data["steps"])) - min(np.diff(data["steps"])) <= 1
+    for rank, idx in enumerate(values["order"]):
+        q = values["path"][idx].astype(np.float64)
+        rest = q.mean(0)
+        rest[[values["given"][idx], values["suggestion"][idx]]] = -1
+        assert data["third"][rank] == rest.argmax()
+        for line, k in enumerate((values["given"][idx], values["suggestion"][idx], rest.argmax())):
+            np.testing.assert_array_equal(lines[rank, line], (q[data["steps"], k] * 255).round())
+
+
+def test_a_memory_map_of_a_path_gives_the_same_page(tmp_path):
+    np.save(tmp_path / "path.npy", example()["path"])
+    page, _ = written(tmp_path)
+    assert written(tmp_path, path=np.load(tmp_path / "path.npy", mmap_mode="r"))[0] == page
+    assert written(tmp_path, path=np.ascontiguousarray(example()["path"]))[0] == page
+
+
+def test_two_classes_and_one_step_are_enough(tmp_path):
+    _, data = written(tmp_path, num_classes=2, num_steps=1)
+    assert set(data["third"]) == {-1}
+    _, data = written(tmp_path, num_classes=2, suggestion=example(num_classes=2)["given"])
+    assert data["third"] == [1 - given for given in example(num_classes=2)["given"][data["idx"]]]
+
+
+def test_marks_belong_to_a_name_and_given_labels(tmp_path):
+    key = written(tmp_path)[1]["key"]
+    other = example()["given"].copy()
+    other[3] = (other[3] + 1) % 4
+    assert re.fullmatch("[0-9a-f]{64}", key)
+    assert written(tmp_path, score=np.zeros(40), num_errors=3)[1]["key"] == key
+    assert len({key, written(tmp_path, name="run2")[1]["key"], written(tmp_path, given=other)[1]["key"]}) == 3
+
+
+def test_a_score_that_is_not_finite_does_not_break_the_page(tmp_path):
+    score = example()["score"]
+    score[5] = np.nan
+    page, data = written(tmp_path, score=score)
+    assert "NaN" not in re.search(r'id="data">(.*?)</script>', page, re.S)[1]
+    assert data["score"][data["idx"].index(5)] == "nan"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"given": np.zeros(39, int)}, "one shape"),
+        ({"given": np.full(40, 4)}, "given must hold whole numbers from 0 to 3"),
+        ({"suggestion": np.full(40, -1)}, "suggestion must hold"),
+        ({"order": np.array([1, 40])}, "order must hold whole numbers from 0 to 39"),
+        ({"order": np.array([1, 1])}, "twice"),
+        ({"path": np.zeros((40, 20, 5))}, r"path must have shape \(40, T, 4\)"),
+        ({"files": ["a"]}, "files must name 40"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        written(tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromedriver = shutil.which("chromedriver")
+    if not chromium or not chromedriver:
+        pytest.skip("needs Chromium and chromedriver")
+    folder = tmp_path_factory.mktemp("browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
+    driver.downloads = folder / "downloads"
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """A page in the browser, as its reader uses it."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def one(self, selector):
+        (found,) = self.all(selector)
+        return found
+
+    def card(self, idx):
+        return self.one(f'.card[data-idx="{idx}"]')
+
+    def seen(self):
+        """The idx of the cards in the page, in its order."""
+        return self.run('return [...document.querySelectorAll(".card")].map((card) => Number(card.dataset.idx))')
+
+    def selected(self):
+        return int(self.one(".card.selected").get_attribute("data-idx"))
+
+    def press(self, *keys):
+        """To whatever has the focus."""
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(KEYS.get(key, key))
+
+    def choose(self, selector, value):
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.one(selector)).select_by_value(str(value))
+
+    def choice(self, idx):
+        """The class chosen on a card that is marked wrong."""
+        return int(self.one(f'.card[data-idx="{idx}"] select.choice').get_property("value"))
+
+    def search(self, text):
+        self.one("#search").clear()
+        self.one("#search").send_keys(text)
+
+    def text(self, selector):
+        return self.one(selector).text
+
+    def run(self, script):
+        return self.browser.execute_script(script)
+
+    def reload(self):
+        self.browser.refresh()
+
+    def resize(self, width, height):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def export(self):
+        """The text of the marks.csv that the button gives."""
+        file = self.browser.downloads / "marks.csv"
+        file.unlink(missing_ok=True)
+        self.one("#export").click()
+        wait_until(file.exists)
+        return file.read_text()
+
+
+KEYS = {"left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "enter": "\ue007", "escape": "\ue00c"}
+KEYS |= {"backspace": "\ue003", "delete": "\ue017"}
+
+
+def wait_until(holds, seconds=10):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def opened(tmp_path, browser):
+    """opened(**changes): the page of example(**changes) in the browser. Afterwards: no error, no request."""
+    page, files = Page(browser), []
+
+    def opened(width=1400, height=900, **changes):
+        written(tmp_path, **changes)
+        page.resize(width, height)
+        files.append((tmp_path / "report.html").as_uri())
+        browser.get(files[-1])
+        return page
+
+    browser.get_log("browser"), browser.get_log("performance")
+    yield opened
+    assert browser.get_log("browser") == []  # what the policy forbids is logged here, and errors
+    log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:"))} <= set(files)
+    resources = browser.execute_script('return performance.getEntriesByType("resource").map((e) => e.name)')
+    assert [name for name in resources if not name.startswith("data:")] == []
+    browser.execute_script("localStorage.clear(); window.onbeforeunload = null")
+    browser.get("about:blank")
+
+
+def test_the_first_card_is_the_most_suspicious(opened):
+    page, values = opened(), example()
+    assert page.seen()[:6] == values["order"][:6].tolist()
+    first = values["order"][0]
+    card, k = page.card(first), values["given"][first]
+    assert card.is_displayed() and page.selected() == first
+    assert card.find_element("css selector", ".names").text.split("\n") == [f"class {k}", "→", f"class {(k + 1) % 4}"]
+    for text in (f"idx {first}", f"train/{first}.png", f"reason {first}", f"score {values['score'][first]:.4g}"):
+        assert text in card.text
+    assert "third" in card.text and len(card.find_elements("css selector", "polyline")) == 3
+    assert [b.accessible_name for b in card.find_elements("css selector", "button")] == [
+        f"{mark}: idx {first}" for mark in ("wrong", "unsure", "right")
+    ]
+
+
+def test_the_image_of_a_card_is_the_samples_own(opened):
+    page, values = opened(num_samples=300), example(num_samples=300)
+    images = values["images"](np.arange(300))
+    pixels = """const copy = new OffscreenCanvas(8, 8).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(document.querySelector(".card canvas"), 0, 0);
+        return [...copy.getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 0)"""
+    for idx in (values["order"][0], values["order"][17], values["order"][299]):
+        page.search(str(idx))
+        wait_until(lambda: any(page.run(pixels)))
+        assert np.abs(np.array(page.run(pixels)) - images[idx].ravel()).max() <= 40  # noise, as a JPEG
+    assert page.run('return document.querySelector("canvas").clientWidth') == 128
+    assert page.run('return getComputedStyle(document.querySelector("canvas")).imageRendering') == "pixelated"
+
+
+def test_cards_past_the_estimated_number_are_set_apart(opened):
+    page, order = opened(num_errors=4), example()["order"]
+    below = [int(card.get_attribute("data-idx")) for card in page.all(".card.below")]
+    assert below and page.seen() == order[:4].tolist() + below
+    divider = page.one(".divider")
+    assert divider.text == "Below the estimated number of errors"
+    assert page.card(order[3]).rect["y"] < divider.rect["y"] < page.card(order[4]).rect["y"]
+    page.choose("#filter-show", "suspects")
+    assert page.seen() == order[:4].tolist() and not page.all(".divider")
+
+
+def test_filters_by_class_and_by_pair_of_labels(opened):
+    rng = np.random.default_rng(1)
+    values = example(suggestion=rng.integers(4, size=40))
+    page, order = opened(height=4000, suggestion=values["suggestion"]), values["order"]
+    assert page.seen() == order.tolist() and page.text("#shown") == "40 samples"
+    page.choose("#filter-given", 2)
+    assert page.seen() == [i for i in order if values["given"][i] == 2]
+    page.choose("#filter-suggested", 1)
+    pair = [i for i in order if (values["given"][i], values["suggestion"][i]) == (2, 1)]
+    assert pair and page.seen() == pair
+    assert page.text("#shown") == f"{len(pair)} of 40 samples"
+    page.choose("#filter-given", "")
+    assert page.seen() == [i for i in order if values["suggestion"][i] == 1]
+
+
+def test_a_search_finds_the_idx_and_nothing_like_it(opened):
+    page = opened(num_samples=300)
+    for idx in (7, 177, 299):
+        page.search(str(idx))
+        assert page.seen() == [idx]
+    page.search("300")
+    assert page.seen() == [] and "No sample with idx 300" in page.text(".empty")
+    page.search("x")
+    assert page.seen() == []
+
+
+def test_arrows_mark_the_selected_card_and_select_the_next(opened):
+    page, order = opened(), example()["order"]
+    page.press("left", "right", "up")
+    assert [page.card(i).get_attribute("data-mark") for i in order[:4]] == ["wrong", "right", "unsure", ""]
+    assert page.selected() == order[3]
+    assert page.text("#counts") == "1 wrong · 1 right · 1 unsure"
+    page.press("k")
+    page.press("up")  # the same mark again: taken back, and the card stays selected
+    assert page.selected() == order[2] and page.card(order[2]).get_attribute("data-mark") == ""
+    page.press("j", "down")
+    assert page.selected() == order[4]
+    pressed = [b.get_attribute("aria-pressed") for b in page.card(order[1]).find_elements("css selector", "button")]
+    assert pressed == ["false", "false", "true"]
+
+
+def test_a_key_held_down_marks_one_card(opened):
+    page = opened()
+    held = 'new KeyboardEvent("keydown", { key: "ArrowLeft", repeat: true, bubbles: true })'
+    page.press("left")
+    page.run(f"for (let i = 0; i < 5; i++) document.activeElement.dispatchEvent({held})")
+    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure"
+
+
+def test_keys_do_nothing_while_typing(opened):
+    page, order = opened(), example()["order"]
+    page.one("#search").click()
+    page.press("left", "right", "up", "j", "k")
+    assert page.one("#search").get_property("value") in ("jk", "kj")
+    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+    page.press("backspace", "backspace", "delete", "delete", "escape", "left")  # escape: back to the cards
+    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure" and page.selected() == order[1]
+    page.press("k", "enter", "right", "up", "left", "j")  # in the choice of a class
+    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure" and page.selected() == order[0]
+    page.press("escape", "right")
+    assert page.text("#counts") == "0 wrong · 1 right · 0 unsure"
+
+
+def test_a_card_out_of_sight_is_brought_back_before_it_can_be_marked(opened):
+    page, order = opened(num_samples=300), example(num_samples=300)["order"]
+    page.run("window.scrollTo(0, document.body.scrollHeight)")
+    wait_until(lambda: order[299] in page.seen())
+    page.press("left")
+    assert page.text("#counts").startswith("0 wrong")
+    page.press("left")
+    assert page.card(order[0]).get_attribute("data-mark") == "wrong"
+
+
+def test_wrong_opens_a_choice_that_starts_at_the_suggestion(opened):
+    page, values = opened(), example()
+    first, second = values["order"][:2]
+    page.press("left", "k", "enter")
+    assert page.choice(first) == values["suggestion"][first]
+    assert page.browser.switch_to.active_element.get_attribute("class").startswith("choice")
+    options = [int(o.get_property("value")) for o in page.all(".card.selected select option")]
+    assert options == [k for k in range(4) if k != values["given"][first]]
+    other = (values["given"][first] + 2) % 4
+    page.choose(f'.card[data-idx="{first}"] select', other)
+    page.press("escape", "j", "k")
+    assert page.choice(first) == other
+    page.card(second).find_element("css selector", "button.wrong").click()
+    assert page.choice(second) == values["suggestion"][second] and page.selected() == second
+
+
+def test_where_the_network_agrees_with_the_label_the_choice_starts_at_the_likeliest_other(opened):
+    values = example()
+    page, first = opened(suggestion=values["given"]), values["order"][0]
+    page.press("left")
+    mean = values["path"][first].astype(np.float32).mean(0)
+    mean[values["given"][first]] = -1
+    assert page.choice(first) == mean.argmax()
+    assert len(page.card(first).find_elements("css selector", "polyline")) == 2
+
+
+def test_marks_and_chosen_classes_outlive_a_reload(opened):
+    page, values = opened(), example()
+    a, b, c = values["order"][:3]
+    page.press("left", "right", "up")
+    page.choose(f'.card[data-idx="{a}"] select', (values["given"][a] + 2) % 4)
+    page.reload()
+    assert [page.card(i).get_attribute("data-mark") for i in (a, b, c)] == ["wrong", "right", "unsure"]
+    assert page.choice(a) == (values["given"][a] + 2) % 4
+    page.choose("#filter-show", "marked")
+    assert page.seen() == [a, b, c]
+    page.choose("#filter-show", "unmarked")
+    assert page.seen()[0] == values["order"][3]
+    opened(name="another run")
+    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+    opened()
+    assert page.text("#counts") == "1 wrong · 1 right · 1 unsure"
+
+
+def test_marks_are_cleared_after_a_question(opened):
+    page = opened()
+    page.press("left", "right")
+    page.one("#clear").click()
+    page.browser.switch_to.alert.dismiss()
+    assert page.text("#counts") == "1 wrong · 1 right · 0 unsure"
+    page.one("#clear").click()
+    page.browser.switch_to.alert.accept()
+    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure" and not page.all(".card select")
+    page.reload()
+    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+
+
+def test_marks_csv_has_every_sample_and_is_a_label_file(opened, monkeypatch):
+    monkeypatch.setattr(report, "LIMIT", 30)
+    page, values = opened(class_names=HOSTILE), example()
+    a, b, c, d = values["order"][:4]
+    page.press("left", "right", "up", "left")
+    page.choose(f'.card[data-idx="{d}"] select', (values["given"][d] + 3) % 4)
+    text = page.export()
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["idx", "given_label", "label", "mark"]
+    assert [row[0] for row in rows[1:]] == [str(i) for i in range(40)]
+    corrected = values["given"].copy()
+    corrected[a], corrected[d] = (corrected[a] + 1) % 4, (corrected[d] + 3) % 4
+    marked = {a: "wrong", b: "right", c: "unsure", d: "wrong"}
+    for idx, row in enumerate(rows[1:]):
+        assert row[1:] == [str(values["given"][idx]), str(corrected[idx]), marked.get(idx, "")]
+    labels = read_labels(str(page.browser.downloads / "marks.csv"), 40, HOSTILE)
+    np.testing.assert_array_equal(labels, corrected)
+
+
+def test_more_classes_than_a_byte_holds_are_exported_right(opened):
+    values = example(num_classes=300, num_steps=2)
+    page, first = opened(num_classes=300, num_steps=2), values["order"][0]
+    page.press("left")
+    values["given"][first] = values["suggestion"][first]
+    rows = list(csv.DictReader(io.StringIO(page.export())))
+    assert [int(row["label"]) for row in rows] == values["given"].tolist() and values["given"].max() > 255
+
+
+def test_hostile_names_are_shown_as_text(opened):
+    from selenium.common.exceptions import NoAlertPresentException
+
+    hostile = {"class_names": HOSTILE, "files": HOSTILE * 10, "reasons": HOSTILE * 10}
+    page, values = opened(name=HOSTILE[0], **hostile), example()
+    assert page.text("h1") == HOSTILE[0] == page.browser.title.removesuffix(" – suspected labels")
+    for idx in values["order"][:4]:
+        card = page.card(idx)
+        assert card.find_element("css selector", ".names bdi").text == HOSTILE[values["given"][idx]]
+        assert card.find_element("css selector", ".reason").get_attribute("title") == HOSTILE[idx % 4]
+    page.press("left")
+    assert HOSTILE[0] in page.one("#filter-given").get_property("textContent")
+    with pytest.raises(NoAlertPresentException):
+        page.browser.switch_to.alert.accept()
+    assert page.run("return document.querySelectorAll('img').length") == 0
+
+
+@pytest.mark.parametrize("width, height, columns", [(390, 844, 1), (1400, 900, 3)])
+def test_the_page_fits_its_window(opened, width, height, columns):
+    long = {"class_names": ["a class name without end " * 4] * 4, "files": ["a/file/name/without/end" * 5] * 40}
+    page = opened(width, height, name="aname" * 50, reasons=["areason" * 50] * 40, **long)
+    page.press("left")
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert len({card.rect["x"] for card in page.all(".card")}) == columns
+    outside = """return [...document.querySelectorAll(".card *:not(option)")].filter((e) => {
+        const card = e.closest(".card").getBoundingClientRect(), box = e.getBoundingClientRect();
+        return box.left < card.left || box.right > card.right + 1 || box.bottom > card.bottom + 1
+    }).map((e) => e.outerHTML)"""
+    assert page.run(outside) == []
+
+
+def test_ten_thousand_cards_are_not_in_the_page_at_once(opened):
+    many = {"num_samples": 10_000, "num_steps": 2, "num_errors": 5000}
+    page, order = opened(**many), example(**many)["order"]
+    for share, rank in ((0, 0), (1, 9999)):
+        page.run(f"window.scrollTo(0, {share} * document.body.scrollHeight)")
+        wait_until(lambda rank=rank: order[rank] in page.seen())
+        assert len(page.all(".card")) < 60
+        assert page.card(order[rank]).is_displayed()
+    page.run("window.scrollTo(0, document.body.scrollHeight / 2)")
+    middle = 'return document.elementFromPoint(300, 600).closest(".card")?.dataset.rank'
+    wait_until(lambda: 4800 < int(page.run(middle) or 0) < 5200)
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_still_exports(opened, browser):
+    assert not opened().one("#notice").is_displayed()
+    no_storage = 'Object.defineProperty(window, "localStorage", { get() { throw new Error("denied") } })'
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": no_storage})
+    try:
+        page, values = opened(), example()
+        page.press("left")
+        assert "does not keep marks" in page.text("#notice")
+        row = page.export().splitlines()[1 + values["order"][0]]
+        assert row.endswith(f",{values['suggestion'][values['order'][0]]},wrong")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+        browser.refresh()
