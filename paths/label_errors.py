@@ -124,22 +124,21 @@ def all_scores(path, labels, smoothing=None):
     return scores
 
 
-def reasons(path, labels, suggestion, samples, class_names, step_name="step"):
-    """For each of the samples (M,) idx a sentence that says what in its path speaks for the suggestion: M strings."""
-    texts = []
-    for i in samples:
-        q = np.asarray(path[i], np.float32)
-        given, other = q[:, labels[i]], q[:, suggestion[i]]
-        names = class_names[labels[i]], class_names[suggestion[i]]
-        ahead = int((other > given).sum())
-        text = (
-            f"{names[1]} was ahead of {names[0]} at {ahead} of {len(q)} {step_name}s "
-            f"(mean probability {other.mean():.2f} against {given.mean():.2f})"
-        )
-        fitted = q.argmax(1) == labels[i]
-        if not fitted.any():
-            text += "; the given label was never predicted"
-        elif ahead:
-            text += f"; the given label was first predicted at {step_name} {int(fitted.argmax())}"
-        texts.append(text)
+def reasons(path, labels, suggestion, class_names, step_name="step"):
+    """What in each sample's path speaks for the suggestion: N sentences, empty where never visited."""
+    labels, texts = measures.checked(path, labels), []
+    for rows, q in chunks(path):
+        label, other = labels[rows], np.maximum(suggestion[rows], 0)
+        p_label, p_other = measures.label_probability(q, label), measures.label_probability(q, other)
+        ahead, predicted = (p_other > p_label).sum(0), q.argmax(0) == label
+        means = p_label.mean(0), p_other.mean(0)
+        found = (q.any((0, 1)), label, other, ahead, *means, predicted.any(0), predicted.argmax(0))
+        for visited, given, better, steps, mean, better_mean, ever, first in zip(*found, strict=True):
+            given, better = class_names[given], class_names[better]
+            text = (
+                f"{better} was ahead of {given} at {steps} of {q.shape[1]} {step_name}s (mean probability "
+                f"{better_mean:.2f} against {mean:.2f}); the given label was "
+                + (f"first predicted at {step_name} {first}" if ever else "never predicted")
+            )
+            texts.append(text if visited else "")
     return texts

@@ -200,6 +200,23 @@ def distance_to(path, reference, smoothing=None, rows=None):
     return {name: value / max(count, 1) for name, value in sums.items()}
 
 
+def accuracy_of(path, labels, smoothing=None, rows=None):
+    """Share of samples whose prediction is their label at each step: {"raw_accuracy", "filtered_accuracy"}: (T,).
+
+    labels: (N,), the given or the clean ones. rows: as in distance_to.
+    """
+    labels = checked(path, labels)
+    smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
+    hits = {kind: np.zeros(path.shape[1]) for kind in ("raw_accuracy", "filtered_accuracy")}
+    count = 0
+    for chunk, q in chunks(path):
+        chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
+        count += int(chosen.sum())
+        for kind, values in zip(hits, (q, filtered(q, smoothing)), strict=True):
+            hits[kind] += (values.argmax(0) == labels[chunk])[:, chosen].sum(1)
+    return {kind: hit / max(count, 1) for kind, hit in hits.items()}
+
+
 def chunks(path):
     """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk."""
     for start in range(0, path.shape[0], CHUNK):

@@ -1,9 +1,12 @@
 """The look of every figure of the project: importing this sets matplotlib's style."""
 
+import contextlib
 import os
+import textwrap
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; a method has one colour everywhere.
@@ -17,6 +20,12 @@ METHOD_COLORS = {
     "GT": "#009E73",
 }
 SPLIT_COLORS = {"train": "#555555", "valid": "#E69F00", "test": "#0072B2"}
+
+# Of a learning path: the given label is red, the truth (clean label or p*) grey, the untrained network green.
+GIVEN, TRUTH, START, RAW, FILTERED = "#D62728", "#6E6E6E", "#009E73", "#B0B0B0", "#0072B2"
+ROLE_COLORS = {"given": GIVEN, "given and true": GIVEN, "true": TRUTH}
+RIVAL_COLORS = ("#0072B2", "#E69F00")  # of classes that are neither given nor true
+RIGHT, WRONG = "#56B4E9", "#D55E00"  # samples whose given label is right, or wrong
 
 matplotlib.rcParams.update(
     {
@@ -43,11 +52,49 @@ def figure(columns=1, rows=1, width=5.2, height=3.8, **settings):
     return fig, fig.subplots(rows, columns, **settings)
 
 
-def save(fig, path):
-    """Write a figure as PNG, whole or not at all."""
+def plain(text, most=200):
+    """Text as it is, on one line and no longer than `most`: a $ in a class name is no mathematics to matplotlib."""
+    text = " ".join(str(text).split())
+    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+
+
+def wrapped(fig, text):
+    """A figure's title, in as many lines as its width asks for."""
+    return "\n".join(plain(line) for line in textwrap.wrap(str(text), max(20, int(9 * fig.get_figwidth()))))
+
+
+def by_wrong(wrong, there, wrong_name):
+    """[(name, rows, marker, color)] of the samples `there`, in scatter plots; the wrong ones last, so on top."""
+    if wrong is None:
+        return [("samples", np.full(len(there), True), "o", RIGHT)]
+    wrong = np.asarray(wrong, bool)[there]
+    return [("others", ~wrong, "o", RIGHT), (plain(wrong_name, 40), wrong, "X", WRONG)]
+
+
+def some(count, most):
+    """At most `most` of count places, drawn at random, always alike."""
+    return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def evenly(count, most):
+    """At most `most` of count places, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yield a temporary path; what is written there takes the name `path` when the block ends without exception."""
     partial = Path(f"{path}.partial")
     try:
-        fig.savefig(partial, format="png")
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save(fig, path, title=None):
+    """Write a figure as PNG, whole or not at all; under a title, where there is one."""
+    if title:
+        fig.suptitle(wrapped(fig, title))
+    with whole(path) as partial:
+        fig.savefig(partial, format="png")

@@ -115,12 +115,14 @@ def test_labels_that_do_not_fit_are_refused(run):
 
 def test_a_reason_names_both_classes_and_how_long_the_suggestion_was_ahead():
     q = np.array([[[0.2, 0.8], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], [[0.2, 0.8]] * 4])
-    found = reasons(q, np.array([0, 0]), np.array([1, 1]), [0, 1], ["cat", "dog"], "epoch")
+    q = np.concatenate([q, np.zeros((1, 4, 2))])
+    found = reasons(q, np.array([0, 0, 0]), np.array([1, 1, -1]), ["cat", "dog"], "epoch")
     assert found[0] == (
         "dog was ahead of cat at 2 of 4 epochs (mean probability 0.60 against 0.40); "
         "the given label was first predicted at epoch 2"
     )
     assert found[1].endswith("4 of 4 epochs (mean probability 0.80 against 0.20); the given label was never predicted")
+    assert found[2] == ""
 
 
 def test_both_lists_of_measures_name_measures_that_exist():

@@ -1,0 +1,232 @@
+"""The analysis of a recorded path as files: measures, suspects, distances, pictures, the page.
+
+samples.csv, suspects.csv, steps.csv, summary.txt, PNGs, GIFs and report.html, all in one folder.
+"""
+
+import csv
+
+import numpy as np
+
+from paths import animations, measures, pictures
+from paths.label_errors import find_label_errors, reasons
+from paths.pictures import Scene
+from paths.report import write_report
+
+DISAGREED = 1000  # images on which people disagree most, where their distributions are known
+RANKS = {"easy": 0.61, "medium": 0.17, "hard": 0.02}  # from the hardest on: the paper's 3050, 850, 100 of 5000
+EACH = 3  # samples of a group that are drawn
+
+
+class Analysis:
+    """What can be said of a Recorded path: its measures, its suspects, most suspicious first."""
+
+    def __init__(self, recorded, smoothing=None):
+        self.recorded, self.smoothing = recorded, smoothing
+        path, given = recorded.path, recorded.given
+        self.measures = measures.compute(path, given, recorded.true_probs, smoothing)
+        self.score, self.suggestion, self.num_errors = find_label_errors(path, given)
+        visited = np.flatnonzero(np.isfinite(self.score))
+        self.order = visited[np.argsort(-self.score[visited], kind="stable")]
+        self.reasons = reasons(path, given, self.suggestion, recorded.class_names, recorded.step_name)
+        self.scene = Scene(
+            path,
+            given,
+            recorded.class_names,
+            recorded.clean,
+            recorded.true_probs,
+            smoothing=smoothing,
+            step_name=recorded.step_name,
+            step_size=recorded.step_size,
+        )
+
+    @property
+    def difficulty(self):
+        """(name, (N,)), larger is harder: |e_y - p*| where p* is known, else 1 - the label's mean probability."""
+        if "base_difficulty" in self.measures:
+            return "base difficulty |e_y - p*|", self.measures["base_difficulty"]
+        return "1 - mean probability of the given label", 1 - self.measures["confidence"]
+
+    def groups(self, among=None):
+        """{title: idx}: easy, medium and hard samples, and mislabelled ones or, where nobody knows, top suspects.
+
+        among: (M,) idx to choose from (all). Mislabelled ones are of evenly spaced scores, so that ones that
+        the ranking misses are shown, too.
+        """
+        chosen = self.order if among is None else self.order[np.isin(self.order, among)]
+        wrong = self.recorded.wrong
+        suspects = np.isin(chosen, self.order[: self.num_errors])
+        right = chosen[~(suspects if wrong is None else wrong[chosen])]
+        right = right[np.argsort(-self.difficulty[1][right], kind="stable")]
+        found = {}
+        for name, rank in reversed(RANKS.items()):
+            start = min(int(rank * len(right)), max(len(right) - EACH, 0))
+            found[name] = right[start : start + EACH].tolist()
+        found = {name: found[name] for name in RANKS}
+        if wrong is None:
+            found["top suspects"] = chosen[:EACH].tolist()
+        else:
+            mislabelled = chosen[wrong[chosen]]
+            places = np.linspace(0, len(mislabelled) - 1, EACH + 2).round().astype(int)[1:-1]
+            found["mislabelled"] = mislabelled[np.unique(places)].tolist() if len(mislabelled) else []
+        return {name: rows for name, rows in found.items() if rows}
+
+    def distances(self):
+        """{title: measures.distance_to}, {title: the given labels' own distance}: all, and where people disagree."""
+        recorded, (_, reference) = self.recorded, self.recorded.reference
+        visited = np.isfinite(self.score)
+        masks = {"all samples": visited}
+        if recorded.true_probs is not None:
+            entropy = -(reference * measures.log(reference)).sum(1)
+            most = np.argsort(-np.where(visited, entropy, -1), kind="stable")[: min(DISAGREED, visited.sum())]
+            masks[f"the {len(most):,} that people disagree on most"] = np.isin(np.arange(len(visited)), most) & visited
+        elif recorded.clean is not None:
+            masks["mislabelled samples"] = recorded.wrong & visited
+        labels = np.eye(recorded.path.shape[2], dtype=np.float32)[recorded.given]
+        own = np.linalg.norm(labels - reference, axis=1)
+        found = {
+            name: measures.distance_to(recorded.path, reference, self.smoothing, mask)
+            for name, mask in masks.items()
+            if mask.any()
+        }
+        return found, {name: float(own[masks[name]].mean()) for name in found}
+
+    def accuracies(self):
+        """{title: measures.accuracy_of}: on the given labels and, where they are known, on the clean ones."""
+        recorded = self.recorded
+        found = {"given labels": measures.accuracy_of(recorded.path, recorded.given, self.smoothing)}
+        if recorded.clean is not None:
+            found["clean labels"] = measures.accuracy_of(recorded.path, recorded.clean, self.smoothing)
+            mislabelled = measures.accuracy_of(recorded.path, recorded.clean, self.smoothing, recorded.wrong)
+            found["clean labels of mislabelled samples"] = mislabelled
+        return found
+
+    def summary(self):
+        """One line: how much is suspicious, and where clean labels are known how much of that is right."""
+        recorded, n = self.recorded, len(self.order)
+        text = (
+            f"{recorded.name}: {n} samples, {recorded.path.shape[1]} steps; estimated label errors: {self.num_errors}"
+        )
+        if recorded.clean is not None:
+            wrong, top = recorded.wrong, self.order[: self.num_errors]
+            right = (self.suggestion == recorded.clean)[self.order][wrong[self.order]]
+            text += (
+                f" (true: {wrong[self.order].sum()}, of the suspects {wrong[top].mean() if len(top) else 0:.1%} are "
+                f"wrong; of the wrong ones {right.mean() if len(right) else 0:.1%} have the right suggestion)"
+            )
+        return text
+
+
+def write_tables(analysis, out, curves):
+    """samples.csv, suspects.csv, and steps.csv of the curves {title: {name: (T,)}}."""
+    recorded, names = analysis.recorded, analysis.recorded.class_names
+    visited = np.sort(analysis.order)
+    with open(out / "samples.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        known = {} if recorded.clean is None else {"clean_label": recorded.clean}
+        writer.writerow(["idx", "given_label", *known, *analysis.measures])
+        columns = [visited, recorded.given[visited], *(values[visited] for values in known.values())]
+        columns += [[f"{v:.6g}" for v in values[visited]] for values in analysis.measures.values()]
+        writer.writerows(zip(*columns, strict=True))
+    with open(out / "suspects.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(SUSPECTS)
+        for place, i in enumerate(analysis.order):
+            given, suggested = recorded.given[i], analysis.suggestion[i]
+            file = as_text(recorded.files[i]) if recorded.files else ""
+            row = [i, file, given, as_text(names[given]), suggested, as_text(names[suggested])]
+            reason = as_text(analysis.reasons[i])
+            writer.writerow([*row, f"{analysis.score[i]:.6g}", int(place < analysis.num_errors), reason])
+    with open(out / "steps.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        columns = {f"{key}, {name}": curve for name, found in curves.items() for key, curve in found.items()}
+        writer.writerow([recorded.step_name, *columns])
+        for step in range(recorded.path.shape[1]):
+            writer.writerow([step * recorded.step_size, *(f"{curve[step]:.6g}" for curve in columns.values())])
+
+
+SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason".split()
+
+
+def as_text(cell):
+    """Text from outside for a CSV cell: what a spreadsheet would take for a formula gets an apostrophe."""
+    return f"'{cell}" if str(cell).startswith(("=", "+", "-", "@")) else str(cell)
+
+
+def draw(analysis, out, step_distances, label_distances):
+    """Every picture and animation."""
+    recorded, scene, groups = analysis.recorded, analysis.scene, analysis.groups()
+    name, wrong = recorded.name, recorded.wrong
+    wrong_name = "given label wrong"
+    if wrong is None:
+        wrong, wrong_name = np.isin(np.arange(len(recorded.given)), analysis.order[: analysis.num_errors]), "suspect"
+    pictures.simplex_paths(scene, groups, out / "simplex.png", f"{name}: learning paths in the simplex")
+    pictures.probabilities_over_time(scene, groups, out / "probabilities.png", f"{name}: probabilities over training")
+    pictures.data_map(analysis.measures, wrong, out / "data_map.png", f"{name}: data map", wrong_name)
+    pictures.measures_against_each_other(analysis.measures, wrong, out / "measures.png", f"{name}: measures")
+    reference_name, reference = recorded.reference
+    title = f"{name}: distance to {reference_name}"
+    steps = dict(step_name=recorded.step_name, step_size=recorded.step_size, reference_name=reference_name)
+    pictures.distance_over_training(
+        step_distances, out / "distance.png", title, **steps, label_distance=label_distances
+    )
+    difficulty_name, difficulty = analysis.difficulty
+    animations.distance_against_difficulty(
+        scene,
+        out / "distance.gif",
+        difficulty,
+        reference,
+        wrong,
+        difficulty_name=difficulty_name,
+        reference_name=reference_name,
+    )
+    four = [rows[0] for rows in groups.values()]
+    seconds = min(0.4, 15 / recorded.path.shape[1])
+    animations.zigzag(scene, four, out / "zigzag_slow.gif", f"{name}: {', '.join(groups)}", seconds)
+    draw_fast_zigzag(analysis, out / "zigzag_fast.gif")
+    if recorded.images:
+        top = analysis.order[: pictures.MOST_IMAGES]
+        names = recorded.class_names
+        captions = [f"{names[recorded.given[i]]}\n→ {names[analysis.suggestion[i]]}" for i in top]
+        pictures.sample_images(list(recorded.images(top)), captions, out / "suspects.png", f"{name}: top suspects")
+
+
+def draw_fast_zigzag(analysis, out):
+    """Four samples update by update where the run has a fine path, else the epochs at a quick pace."""
+    recorded = analysis.recorded
+    if recorded.fine is None:
+        four = [rows[0] for rows in analysis.groups().values()]
+        return animations.zigzag(analysis.scene, four, out, f"{recorded.name}: {', '.join(analysis.groups())}", 0.06)
+    path, rows, step_size = recorded.fine
+    groups = analysis.groups(among=rows)
+    truth = {"clean": recorded.clean, "true_probs": recorded.true_probs}
+    scene = Scene(
+        path,
+        recorded.given[rows],
+        recorded.class_names,
+        **{key: None if values is None else values[rows] for key, values in truth.items()},
+        idx=rows,
+        smoothing=analysis.smoothing,
+        step_name="update",
+        step_size=step_size,
+    )
+    four = [int(np.flatnonzero(rows == chosen[0])[0]) for chosen in groups.values()]
+    animations.zigzag(scene, four, out, f"{recorded.name}: {', '.join(groups)}", 0.06)
+
+
+def write_page(analysis, out):
+    """report.html."""
+    recorded = analysis.recorded
+    write_report(
+        out / "report.html",
+        name=recorded.name,
+        class_names=recorded.class_names,
+        given=recorded.given,
+        order=analysis.order,
+        suggestion=analysis.suggestion,
+        score=analysis.score,
+        reasons=analysis.reasons,
+        num_errors=analysis.num_errors,
+        path=recorded.path,
+        images=recorded.images,
+        files=recorded.files,
+    )

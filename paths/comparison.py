@@ -1,0 +1,53 @@
+"""Samples of one run beside the same samples in another: a noisy run beside a clean one."""
+
+import numpy as np
+
+from paths import measures, pictures
+from paths.pictures import Scene
+from paths.plots import evenly
+
+SAMPLES = 4
+
+
+def draw_beside(analysis, other, out):
+    """compare_simplex.png, compare_probabilities.png and compare_distance.png of an Analysis and a second Recorded.
+
+    Drawn are samples mislabelled in one of the runs, where that is known, else top suspects of the first.
+    """
+    first, smoothing = analysis.recorded, analysis.smoothing
+    wrong = next((r.wrong for r in (first, other) if r.wrong is not None), None)
+    both = analysis.order[other.path[analysis.order, 0].any(1)]
+    chosen = both[:SAMPLES] if wrong is None else both[wrong[both]]
+    chosen = chosen[evenly(len(chosen), SAMPLES)]
+    truth = next((r.clean for r in (first, other) if r.clean is not None), None)
+    probs = first.true_probs if other.true_probs is None else other.true_probs
+    names = first.name, other.name if other.name != first.name else f"{other.name} (2)"
+    scene = Scene(
+        np.concatenate([r.path[chosen][:, evenly_to(first.path.shape[1], r.path.shape[1])] for r in (first, other)]),
+        np.concatenate([r.given[chosen] for r in (first, other)]),
+        first.class_names,
+        *(None if values is None else np.concatenate([values[chosen]] * 2) for values in (truth, probs)),
+        idx=np.tile(chosen, 2),
+        smoothing=smoothing,
+        step_name=first.step_name,
+        step_size=first.step_size,
+    )
+    groups = {names[0]: list(range(len(chosen))), names[1]: list(range(len(chosen), 2 * len(chosen)))}
+    title = f"{names[0]} beside {names[1]}"
+    pictures.simplex_paths(scene, groups, out / "compare_simplex.png", title)
+    pictures.probabilities_over_time(scene, groups, out / "compare_probabilities.png", title)
+    known, reference = first.reference if truth is None or first.clean is not None else other.reference
+    rows = np.isin(np.arange(len(first.given)), both if wrong is None else both[wrong[both]])
+    distances = {
+        name: measures.distance_to(r.path, reference, smoothing, rows)
+        for name, r in zip(names, (first, other), strict=True)
+    }
+    whom = "all samples" if wrong is None else "mislabelled samples"
+    pictures.distance_over_training(
+        distances, out / "compare_distance.png", f"{whom}: distance to {known}", reference_name=known
+    )
+
+
+def evenly_to(count, of):
+    """The step of a path of `of` steps that is as far along as each of `count` steps."""
+    return np.linspace(0, of - 1, count).round().astype(int)

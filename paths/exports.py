@@ -1,0 +1,47 @@
+"""An analysis in the formats that other tools read: cleanlab, dataset cartography, Renumics Spotlight."""
+
+import csv
+import json
+
+import numpy as np
+
+from paths.analysis import as_text
+from paths.measures import log
+
+
+def export_cleanlab(analysis, out):
+    """labels.npy (n,), pred_probs.npy (n, K), the mean path, and idx.npy (n,), for cleanlab's find_label_issues."""
+    recorded, rows = analysis.recorded, np.sort(analysis.order)
+    mean = np.stack([np.asarray(recorded.path[i], np.float64).mean(0) for i in rows])
+    np.save(out / "labels.npy", recorded.given[rows])
+    np.save(out / "pred_probs.npy", mean / mean.sum(1, keepdims=True))
+    np.save(out / "idx.npy", rows)
+
+
+def export_cartography(analysis, out):
+    """training_dynamics/dynamics_epoch_E.jsonl (guid, logits, gold), which allenai/cartography reads."""
+    recorded, rows = analysis.recorded, np.sort(analysis.order)
+    folder = out / "training_dynamics"
+    folder.mkdir()
+    for step in range(recorded.path.shape[1]):
+        logits = log(np.asarray(recorded.path[:, step], np.float32)[rows]).round(4).tolist()
+        with open(folder / f"dynamics_epoch_{step}.jsonl", "w", encoding="utf-8") as f:
+            for i, row in zip(rows.tolist(), logits, strict=True):
+                f.write(json.dumps({"guid": i, f"logits_epoch_{step}": row, "gold": int(recorded.given[i])}) + "\n")
+
+
+def export_spotlight(analysis, out):
+    """spotlight.csv, one row a sample, all that is known of it in columns, for spotlight.show(pandas.read_csv(...))."""
+    recorded, names = analysis.recorded, analysis.recorded.class_names
+    with open(out / "spotlight.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["idx", "image", "given", "suggested", "score", "suspect", "reason", *analysis.measures])
+        for place, i in enumerate(analysis.order):
+            file = as_text(recorded.files[i]) if recorded.files else ""
+            labels = [as_text(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
+            suspect, reason = int(place < analysis.num_errors), as_text(analysis.reasons[i])
+            values = [f"{values[i]:.6g}" for values in analysis.measures.values()]
+            writer.writerow([i, file, *labels, f"{analysis.score[i]:.6g}", suspect, reason, *values])
+
+
+EXPORTS = {"cleanlab": export_cleanlab, "cartography": export_cartography, "spotlight": export_spotlight}

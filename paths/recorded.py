@@ -1,0 +1,93 @@
+"""A recorded path with what is known of its samples, from files of this project or anybody else's."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from paths.measures import chunks
+from paths.recorder import damaged_steps, read_sidecar
+
+
+@dataclass
+class Recorded:
+    """What an analysis reads: paths and given labels, and where they are known the truth, names, files and images.
+
+    path: (N, T, K), complete steps only. given: (N,) int64. clean: (N,) clean labels, where they differ from the
+    given ones. true_probs: (N, K). files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). From one
+    step to the next are step_size of what step_name says. fine: ((M, T', K), their idx (M,), step_size in updates).
+    """
+
+    name: str
+    path: np.ndarray
+    given: np.ndarray
+    class_names: list
+    clean: np.ndarray | None = None
+    true_probs: np.ndarray | None = None
+    files: list | None = None
+    images: Callable | None = None
+    step_name: str = "step"
+    step_size: int = 1
+    fine: tuple | None = None
+
+    @property
+    def wrong(self):
+        """(N,) bool, or None where nobody knows."""
+        return None if self.clean is None else self.given != self.clean
+
+    @property
+    def reference(self):
+        """(name, (N, K) distributions) that predictions are held against: p*, the clean labels, or else the given."""
+        if self.true_probs is not None:
+            return "p*", self.true_probs
+        one_hot = np.eye(self.path.shape[2], dtype=np.float32)
+        return (
+            ("the given label", one_hot[self.given]) if self.clean is None else ("the clean label", one_hot[self.clean])
+        )
+
+
+def open_path(file):
+    """The (N, T, K) memory map of a path, complete steps only.
+
+    A path with a .json is one of PathRecorder's: its checksums are compared. Without one it is accepted, with a
+    warning, once its shape, its range and the sums of its rows make sense. Nothing is unpickled. Raises ValueError
+    that names the file.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file")
+    try:
+        path = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        raise ValueError(f"{file}: not a readable .npy array ({problem})") from None
+    if not isinstance(path, np.ndarray) or path.ndim != 3 or path.dtype.kind != "f" or 0 in path.shape:
+        found = f"{path.shape} of {path.dtype}" if isinstance(path, np.ndarray) else "an archive"
+        raise ValueError(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
+    if file.with_suffix(".json").exists():
+        return path[:, : _complete(file)]
+    _check_distributions(file, path)
+    warnings.warn(f"{file}: no .json beside it; accepted after checking shape, range and sums of rows", stacklevel=2)
+    return path
+
+
+def _complete(file):
+    """How many steps are complete and intact, from the first on."""
+    complete = {int(step) for step in read_sidecar(file)["complete"]}
+    steps = next(t for t in range(len(complete) + 1) if t not in complete)
+    if not steps:
+        raise ValueError(f"{file}: no step is complete yet; wait for one, or take another run")
+    if damaged := damaged_steps(file):
+        raise ValueError(f"{file}: step {damaged[0]} is not what was written; take an intact copy")
+    return steps
+
+
+def _check_distributions(file, path):
+    for rows, q in chunks(path):
+        total = q.sum(0)
+        if not np.isfinite(total).all() or q.min() < 0 or q.max() > 1 + 1e-3:
+            raise ValueError(f"{file}: has values outside 0 .. 1; give probabilities (softmax), not logits")
+        if not (np.isclose(total, 1, atol=0.02) | (total == 0)).all():
+            row = rows.start + int(np.argmax((~np.isclose(total, 1, atol=0.02) & (total != 0)).any(0)))
+            raise ValueError(f"{file}: predictions of row {row} do not sum to 1; give probabilities over all classes")
