@@ -1,0 +1,125 @@
+"""What the learning paths of a run say: measures, label errors, pictures, and a page to check suspects on.
+
+    python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4
+    python analyze_paths.py PATH.npy --labels LABELS.npy --images FOLDER --out DIR
+
+Reads a run folder with PATH_TRAIN_COARSE.npy or PATH_ALL_COARSE.npy, or anybody's (samples, steps, classes) array.
+Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations and report.html.
+"""
+
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import errors
+from paths import pictures
+from paths.analysis import Analysis, draw, write_page, write_tables
+from paths.comparison import draw_beside
+from paths.exports import EXPORTS
+from training.recorded_run import open_files, open_run
+
+MARK = "summary.txt"  # a folder that has it is an analysis, and may be replaced
+
+
+def make_parser():
+    parser = errors.CheckedParser(description=__doc__)
+    parser.add_argument("path", metavar="RUN_DIR|PATH.npy", help="a run's folder, or a recorded path")
+    flag = parser.add_argument
+    flag("--out", default=None, metavar="DIR", help="where to write (RUN_DIR/analysis when not given)")
+    flag("--data_dir", default=None, help="RUN_DIR: where the data lies now (the run's when not given), for images")
+    flag("--idx", type=indices, default=None, metavar="17,42", help="draw these samples, too")
+    flag("--compare", default=None, metavar="RUN2", help="draw samples beside their paths in a second run")
+    flag("--export", default=None, help="also write what another tool reads", **errors.one_of(EXPORTS))
+    flag("--smoothing", type=errors.open_share, default=None, help="the filter's factor (1-.95^(200/T) when not given)")
+    flag = parser.add_argument_group("PATH.npy").add_argument
+    flag("--labels", default=None, metavar="FILE", help="(N,) .npy of the given labels")
+    flag("--images", default=None, metavar="FILE_OR_FOLDER", help="(N, H, W[, C]) uint8 .npy; or a folder, sorted")
+    flag("--class_names", default=None, metavar="FILE", help="a name a line")
+    flag("--true_probs", default=None, metavar="FILE", help="(N, K) .npy of true label distributions")
+    return parser
+
+
+indices = errors.value(
+    "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
+)
+
+
+def open_all(args, problems):
+    """(Recorded, the second Recorded or None, folder to write): what is wrong with any of them is in problems."""
+    recorded = other = None
+    is_run = Path(args.path).is_dir()
+    of_arrays = ("labels", "images", "class_names", "true_probs")
+    for name in [name for name in of_arrays if is_run and getattr(args, name) is not None]:
+        problems.add(f"--{name}: a run's folder has its own; leave it out")
+    with problems.collect():
+        recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
+    if args.compare:
+        with problems.collect():
+            other = open_run(args.compare, args.data_dir, with_images=False)
+    if recorded and other and recorded.path.shape[::2] != other.path.shape[::2]:
+        problems.add(f"--compare {args.compare}: follows other samples or classes; give a run on the same data")
+    for i in args.idx or []:
+        if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
+            problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")
+    out = Path(args.out) if args.out else Path(args.path) / "analysis"
+    if not is_run and not args.out:
+        problems.add("--out: say where to write, there is no run's folder")
+    elif out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        problems.add(f"--out {out}: is there and no earlier analysis; choose another name, or move it away")
+    elif not out.absolute().parent.is_dir():
+        problems.add(f"--out {out}: there is no folder {out.parent}; make it first")
+    return recorded, other, out
+
+
+def draw_chosen(analysis, samples, out):
+    """--idx: simplex and probabilities of the samples that were asked for."""
+    groups = {f"samples {i // 3 + 1}": samples[i : i + 3] for i in range(0, len(samples), 3)}
+    name = analysis.recorded.name
+    pictures.simplex_paths(analysis.scene, groups, out / "chosen_simplex.png", f"{name}: chosen samples")
+    pictures.probabilities_over_time(
+        analysis.scene, groups, out / "chosen_probabilities.png", f"{name}: chosen samples"
+    )
+
+
+def main(argv=None) -> Path:
+    """Run the script; returns the folder it wrote."""
+    args, problems = make_parser().parse_collecting(argv)
+    recorded = other = out = None
+    if not problems.broken:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            recorded, other, out = open_all(args, problems)
+    problems.stop_if_any()
+    for message in dict.fromkeys(str(warning.message) for warning in said):
+        print(f"warning: {message}", file=sys.stderr)
+
+    analysis = Analysis(recorded, args.smoothing)
+    if not len(analysis.order):
+        raise errors.BadInput(f"{args.path}: no sample was recorded; take another run")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    distances, label_distances = analysis.distances()
+    of = recorded.reference[0]
+    curves = {f"to {of}, {name}": found for name, found in distances.items()} | analysis.accuracies()
+    write_tables(analysis, partial, curves)
+    draw(analysis, partial, distances, label_distances)
+    write_page(analysis, partial)
+    if args.idx:
+        draw_chosen(analysis, args.idx, partial)
+    if other:
+        draw_beside(analysis, other, partial)
+    if args.export:
+        (partial / args.export).mkdir()
+        EXPORTS[args.export](analysis, partial / args.export)
+    (partial / MARK).write_text(analysis.summary() + "\n", encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    print(analysis.summary())
+    print(out)
+    return out
+
+
+if __name__ == "__main__":
+    errors.run_script(main)

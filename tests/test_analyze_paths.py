@@ -1,0 +1,253 @@
+"""analyze_paths.py: what it writes of a run, of anybody's arrays, and what it says of ones that do not fit."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import analyze_paths
+import main_gen_path
+from errors import BadInput
+from paths.label_errors import find_label_errors
+
+RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
+FILES = """
+    samples.csv suspects.csv steps.csv summary.txt report.html simplex.png probabilities.png data_map.png measures.png
+    distance.png suspects.png distance.gif zigzag_slow.gif zigzag_fast.gif
+""".split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{name: folder}: a noisy run, of some of the samples, and a clean one."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        some = ["--train_size", "600", "--seed", "1"]
+        noisy = main_gen_path.main([*RUN, *some, "--run_name", "noisy", "--ny_ratio", "0.4"]).absolute()
+        clean = main_gen_path.main([*RUN, *some, "--run_name", "clean"]).absolute()
+    return {"noisy": noisy, "clean": clean}
+
+
+@pytest.fixture
+def tables_only(monkeypatch):
+    """Leaves the pictures out, which take most of the time."""
+    monkeypatch.setattr(analyze_paths, "draw", lambda *all_of_them: None)
+
+
+@pytest.fixture(scope="module")
+def analysis(runs):
+    return analyze_paths.main(
+        [str(runs["noisy"]), "--idx", sample(runs), "--compare", str(runs["clean"]), "--export", "cleanlab"]
+    )
+
+
+def sample(runs):
+    with np.load(runs["noisy"] / "labels.npz") as labels:
+        return str(labels["idx"][0])
+
+
+def rows(file):
+    with open(file, newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def test_everything_is_written_beside_the_run(analysis, runs):
+    assert analysis == runs["noisy"] / "analysis"
+    extra = ["chosen_simplex.png", "chosen_probabilities.png", "compare_simplex.png", "compare_probabilities.png"]
+    assert sorted(p.name for p in analysis.iterdir()) == sorted([*FILES, *extra, "compare_distance.png", "cleanlab"])
+    assert all(p.stat().st_size < 1_000_000 for p in analysis.glob("*.gif"))
+
+
+def test_suspects_are_those_of_find_label_errors_sorted_and_counted(analysis, runs):
+    path = np.load(runs["noisy"] / "PATH_TRAIN_COARSE.npy")
+    with np.load(runs["noisy"] / "labels.npz") as labels:
+        given, trained_on = labels["ny"], labels["idx"]
+    score, suggestion, num_errors = find_label_errors(path, given)
+    found = rows(analysis / "suspects.csv")
+    idx = np.array([int(row["idx"]) for row in found])
+    assert sorted(idx) == trained_on.tolist()  # every visited row, and no other
+    scores = np.array([float(row["score"]) for row in found])
+    np.testing.assert_allclose(scores, score[idx], rtol=1e-4)
+    assert (np.diff(scores) <= 0).all()
+    assert [row["suspect"] for row in found] == ["1"] * num_errors + ["0"] * (len(found) - num_errors)
+    for row in found:
+        assert int(row["given_label"]) == given[int(row["idx"])]
+        assert row["suggested_name"] == str(suggestion[int(row["idx"])])
+        assert row["reason"].startswith(f"{row['suggested_name']} was ahead of {row['given_name']} at ")
+
+
+def test_samples_csv_holds_visited_rows_and_no_nan(analysis):
+    found = rows(analysis / "samples.csv")
+    assert len(found) == 600 and {"clean_label", "confidence", "el2n_at_step", "rival_mass"} <= set(found[0])
+    assert not any(value in ("nan", "") for row in found for value in row.values())
+
+
+def test_steps_csv_shows_mislabelled_samples_nearer_the_truth_than_their_labels(analysis):
+    found = rows(analysis / "steps.csv")
+    assert [row["epoch"] for row in found] == list("012345")
+    nearest = min(float(row["raw_l2, to the clean label, mislabelled samples"]) for row in found)
+    assert nearest < np.sqrt(2)
+    assert all(0 <= float(row["filtered_accuracy, clean labels"]) <= 1 for row in found)
+
+
+def test_the_summary_says_how_many_suspects_are_right(analysis, runs):
+    found = rows(analysis / "suspects.csv")
+    with np.load(runs["noisy"] / "labels.npz") as labels:
+        wrong = labels["y"] != labels["ny"]
+    suspects = [int(row["idx"]) for row in found if row["suspect"] == "1"]
+    text = (analysis / "summary.txt").read_text()
+    assert f"estimated label errors: {len(suspects)} (true: {wrong[[int(r['idx']) for r in found]].sum()}" in text
+    assert f"of the suspects {wrong[suspects].mean():.1%} are wrong" in text
+
+
+def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, runs, workplace, tables_only):
+    copy = workplace / "run"
+    shutil.copytree(runs["noisy"], copy)
+    (copy / "analysis" / "old.txt").write_text("from before")
+    analyze_paths.main([str(copy)])
+    assert not (copy / "analysis" / "old.txt").exists()
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(BadInput, match="is there and no earlier analysis"):
+        analyze_paths.main([str(copy), "--out", str(workplace / "mine")])
+    assert (workplace / "mine" / "thesis.txt").exists()
+
+
+def test_of_a_clean_run_top_suspects_stand_for_mislabelled_samples(runs, workplace):
+    from paths.analysis import Analysis
+    from training.recorded_run import open_run
+
+    found = Analysis(open_run(runs["clean"]))
+    assert found.recorded.clean is None
+    assert found.groups()["top suspects"] == found.order[:3].tolist()
+    assert "true:" not in found.summary()
+
+
+def test_an_unfinished_run_is_read_up_to_its_last_complete_step(runs, workplace, capsys, tables_only):
+    copy = workplace / "run"
+    shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
+    sidecar = json.loads((copy / "PATH_TRAIN_COARSE.json").read_text())
+    sidecar["complete"] = {step: crc for step, crc in sidecar["complete"].items() if int(step) < 4}
+    (copy / "PATH_TRAIN_COARSE.json").write_text(json.dumps(sidecar))
+    out = analyze_paths.main([str(copy)])
+    assert "4 of 6 epochs are complete" in capsys.readouterr().err
+    assert len(rows(out / "steps.csv")) == 4
+
+
+def test_a_damaged_step_is_named(runs, workplace):
+    copy = workplace / "run"
+    shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
+    path = np.load(copy / "PATH_TRAIN_COARSE.npy", mmap_mode="r+")
+    path[:, 3] = 0.1
+    path.flush()
+    with pytest.raises(BadInput, match="step 3 is not what was written"):
+        analyze_paths.main([str(copy)])
+    assert not (copy / "analysis").exists()
+
+
+def test_without_its_images_a_run_is_analysed_all_the_same(runs, workplace, capsys):
+    copy = workplace / "run"
+    shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
+    settings = json.loads((copy / "args.json").read_text())
+    settings["dataset"], settings["data_dir"] = "npz", "moved_away.npz"
+    (copy / "args.json").write_text(json.dumps(settings))
+    out = analyze_paths.main([str(copy)])
+    assert "no images (--data_dir moved_away.npz: there is no such file" in capsys.readouterr().err
+    assert (out / "report.html").exists() and not (out / "suspects.png").exists()
+
+
+def test_exports_are_what_other_tools_read(runs, workplace, tables_only):
+    out = analyze_paths.main([str(runs["clean"]), "--out", "a", "--export", "cleanlab"]) / "cleanlab"
+    probs, labels, idx = (np.load(out / f"{name}.npy") for name in ("pred_probs", "labels", "idx"))
+    path = np.load(runs["clean"] / "PATH_TRAIN_COARSE.npy").astype(np.float64)
+    np.testing.assert_allclose(probs, path[idx].mean(1), atol=2e-3)
+    np.testing.assert_allclose(probs.sum(1), 1)
+    assert len(labels) == 600
+    out = analyze_paths.main([str(runs["clean"]), "--out", "a", "--export", "cartography"])
+    line = json.loads((out / "cartography/training_dynamics/dynamics_epoch_5.jsonl").read_text().splitlines()[0])
+    logits = np.array(line["logits_epoch_5"])
+    np.testing.assert_allclose(np.exp(logits), path[line["guid"], 5], atol=2e-3)
+    out = analyze_paths.main([str(runs["clean"]), "--out", "a", "--export", "spotlight"])
+    assert {"idx", "given", "suggested", "score", "confidence"} <= set(rows(out / "spotlight/spotlight.csv")[0])
+
+
+# ------------------------------------------------------------------------------------ anybody's arrays
+
+
+@pytest.fixture
+def loose(workplace):
+    """Files of somebody else's loop: a path without a .json, in C order and float64, with odd class names."""
+    rng = np.random.default_rng(0)
+    digits = load_digits()
+    labels = digits.target[:120].copy()
+    logits = rng.normal(size=(120, 9, 10)) + 5 * np.eye(10)[labels][:, None]
+    labels[:12] = (labels[:12] + 1) % 10
+    path = np.exp(logits)
+    np.save("path.npy", path / path.sum(2, keepdims=True))
+    np.save("labels.npy", labels)
+    np.save("images.npy", (digits.images[:120] * 15).astype(np.uint8))
+    names = ["=cmd()", "<b>one</b>", "$x_2$", *(f"class {k}" for k in range(3, 10))]
+    (workplace / "names.txt").write_text("\n".join(names) + "\n")
+    return "path.npy --labels labels.npy --images images.npy --class_names names.txt --out out".split()
+
+
+@pytest.mark.parametrize("dtype, order", [("float64", "C"), ("float16", "F")])
+def test_anybodys_array_is_analysed_with_a_line_of_warning(loose, workplace, capsys, dtype, order):
+    path = np.load("path.npy")
+    np.save("path.npy", np.array(path, dtype=dtype, order=order))
+    out = analyze_paths.main(loose)
+    assert capsys.readouterr().err.count("no .json beside it; accepted") == 1
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    found = rows(out / "suspects.csv")
+    assert {int(row["idx"]) for row in found[:12]} == set(range(12))
+    assert all(row["file"] == "" for row in found)
+    assert {row["given_name"] for row in found} >= {"'=cmd()", "<b>one</b>"}  # no formula in a spreadsheet
+    assert "<b>one</b>" not in (out / "report.html").read_text()
+
+
+def test_with_true_distributions_distances_are_to_them(loose, workplace, tables_only):
+    np.save("p.npy", np.full((120, 10), 0.1, np.float32))
+    out = analyze_paths.main([*loose, "--true_probs", "p.npy"])
+    path = np.load("path.npy")
+    found = rows(out / "steps.csv")
+    expected = np.linalg.norm(path - 0.1, axis=2).mean(0)
+    np.testing.assert_allclose([float(row["raw_l2, to p*, all samples"]) for row in found], expected, rtol=1e-4)
+    assert "base_difficulty" in rows(out / "samples.csv")[0]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda: np.save("path.npy", np.load("path.npy") * 2), "outside 0 .. 1"),
+        (lambda: np.save("path.npy", np.load("path.npy")[..., :7]), "predictions of row 0 do not sum to 1"),
+        (lambda: np.save("path.npy", np.load("path.npy")[0]), r"expected \(samples, steps, classes\)"),
+        (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "the path has 120 samples"),
+        (lambda: np.save("labels.npy", np.load("labels.npy") + 1), "has the label 10"),
+        (lambda: np.save("images.npy", np.load("images.npy")[1:]), "has 119 images"),
+        (lambda: open("names.txt", "w").write("one\n"), "has 1 lines, the path has 10 classes"),
+    ],
+)
+def test_files_that_do_not_fit_are_named_and_nothing_is_written(loose, workplace, change, message):
+    change()
+    with pytest.raises(BadInput, match=message):
+        analyze_paths.main(loose)
+    assert not (workplace / "out").exists()
+
+
+def test_all_mistakes_come_at_once(runs, workplace):
+    flags = [str(runs["noisy"]), "--labels", "x.npy", "--idx", "1,99999", "--compare", "nowhere", "--out", "a/b"]
+    with pytest.raises(BadInput) as found:
+        analyze_paths.main(flags)
+    text = str(found.value)
+    for part in ("--labels: a run's folder has its own", "--idx 99999", "nowhere/args.json", "there is no folder a"):
+        assert part in text
+    with pytest.raises(BadInput, match="--idx x: expected sample numbers"):
+        analyze_paths.main([str(runs["noisy"]), "--idx", "x"])
+    with pytest.raises(BadInput, match="has no PATH_TRAIN_COARSE or PATH_ALL_COARSE"):
+        folder = workplace / "none"
+        shutil.copytree(runs["noisy"], folder, ignore=shutil.ignore_patterns("PATH_*", "analysis"))
+        analyze_paths.main([str(folder)])
