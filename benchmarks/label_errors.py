@@ -1,0 +1,204 @@
+"""How well do learning paths find wrong labels, beside what people use today?
+
+    python -m benchmarks.label_errors digits
+    python -m benchmarks.label_errors cifar10n --data_dir cifar10.npz --human CIFAR-10_human.pt
+
+Trains what is not there yet (results/label_errors; stop and start again as you like) and prints the tables of
+benchmarks/README.md. Clean labels are read here alone, to judge. Needs the cleanlab package: pip install cleanlab.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import main_gen_path
+from benchmarks.detector import Detector
+from benchmarks.out_of_fold import out_of_fold
+from paths.label_errors import all_scores, find_label_errors
+
+PROJECT = "label_errors"
+RECOMMENDED = "telling_margin"
+DIGITS = "--dataset digits --net smallcnn --epochs 30 --batch_size 128 --augment none".split()
+CIFAR = "--dataset npz --net smallcnn --width 2 --train_size 10000 --epochs 20 --fine_samples 64".split()
+BOOTSTRAPS = 1000
+OWN = "detector, trained on synthetic noise on this data"
+SEVERAL = (OWN, "out of fold")  # scores that take more than the one training
+
+
+def experiments(args):
+    """{name: flags} of what is judged, and {detector: {name: flags}} of the runs that each detector is trained on.
+
+    The recommended score was chosen on the latter, too.
+    """
+    noise = {f"digits {share} %": ["--ny_kind", "symmetric_exclusive", "--ny_ratio", share / 100] for share in (20, 40)}
+    judged = {name: [*DIGITS, *flags] for name, flags in noise.items()}
+    on_digits = {
+        f"{name}, seed {seed}": [*flags, "--seed", seed] for name, flags in judged.items() for seed in (11, 12)
+    }
+    if args.what == "cifar10n":
+        data = [*CIFAR, "--data_dir", args.data_dir]
+        judged = {f"CIFAR-10N {key}": [*data, "--ny_file", f"{args.human}:{key}"] for key in ("aggre", "worse")}
+        on_cifar = {
+            "synthetic 20 %, seed 11": [*data, "--ny_ratio", 0.2, "--seed", 11],
+            "synthetic 40 %, seed 12": [*data, "--ny_ratio", 0.4, "--seed", 12],
+        }
+        return judged, {OWN: on_cifar, "detector, carried over from digits": on_digits}
+    return judged, {OWN: on_digits}
+
+
+def trained(name, flags):
+    """The run folder of an experiment, which is trained if it is not there."""
+    run_name = name.replace(" %", "").replace(", seed ", "_s").replace(" ", "_")
+    folder = Path("results") / PROJECT / f"run_{run_name}"
+    if not (folder / "curves.png").exists():
+        started = time.process_time()
+        flags = [*flags, "--proj_name", PROJECT, "--run_name", run_name, "--overwrite"]
+        main_gen_path.main([str(flag) for flag in flags])
+        (folder / "cpu_seconds.json").write_text(json.dumps(time.process_time() - started))
+    return folder
+
+
+class Run:
+    """A run's path, of the samples trained on; given labels; which are wrong; the clean ones, to judge."""
+
+    def __init__(self, folder):
+        self.folder, self.path = folder, np.load(folder / "PATH_TRAIN_COARSE.npy", mmap_mode="r")
+        with np.load(folder / "labels.npz") as kept:
+            idx, self.given, self.clean = kept["idx"], kept["ny"][kept["idx"]], kept["y"][kept["idx"]]
+        self.path, self.wrong = np.asfortranarray(self.path[idx]), self.given != self.clean
+        seconds = folder / "cpu_seconds.json"
+        self.seconds = json.loads(seconds.read_text()) if seconds.exists() else float("nan")
+
+    def predictions(self):
+        """{name: (N, K)}: what confident learning can be fed with; out of fold only where that has been trained."""
+        found = {"last epoch": self.path[:, -1], "mean path": self.path.mean(1, dtype=np.float32)}
+        if (self.folder / "out_of_fold.npy").exists():
+            found["out of fold"] = np.load(self.folder / "out_of_fold.npy")
+        return {name: p.astype(np.float64) / p.sum(1, keepdims=True, dtype=np.float64) for name, p in found.items()}
+
+
+def peer_scores(run):
+    """{name: (N,)}: the cleanlab package's rankings, higher = more likely wrong."""
+    from cleanlab.rank import get_label_quality_scores
+
+    return {
+        f"cleanlab {method}, {name}": -get_label_quality_scores(run.given, p, method=method)
+        for name, p in run.predictions().items()
+        for method in ("self_confidence", "normalized_margin")
+    }
+
+
+def judge(scores, wrong):
+    """{name: {"AP", "AUROC", "precision"}}; precision among as many as there are errors."""
+    return {
+        name: {
+            "AP": average_precision_score(wrong, score),
+            "AUROC": roc_auc_score(wrong, score),
+            "precision": wrong[np.argsort(-score, kind="stable")[: wrong.sum()]].mean(),
+        }
+        for name, score in scores.items()
+    }
+
+
+def lead_interval(ours, first, wrongs, rng):
+    """95 % interval of the mean over seeds of AP(ours) - AP(first), resampling samples, paired."""
+    differences = []
+    for _ in range(BOOTSTRAPS):
+        total = 0
+        for a, b, wrong in zip(ours, first, wrongs, strict=True):
+            rows = rng.integers(len(wrong), size=len(wrong))
+            total += average_precision_score(wrong[rows], a[rows]) - average_precision_score(wrong[rows], b[rows])
+        differences.append(total / len(wrongs))
+    return np.quantile(differences, [0.025, 0.975])
+
+
+def ranking_table(name, runs, all_of_them):
+    """Markdown: a line a score, mean ± standard deviation over the seeds that have it, best AP first."""
+    found = defaultdict(lambda: defaultdict(list))
+    for run, scores in zip(runs, all_of_them, strict=True):
+        for score, figures in judge(scores, run.wrong).items():
+            for figure, value in figures.items():
+                found[score][figure].append(value)
+    order = sorted(found, key=lambda score: -np.mean(found[score]["AP"]))
+    lines = [f"**{name}**, {len(runs)} seeds, {np.mean([r.wrong.mean() for r in runs]):.1%} wrong", ""]
+    lines += ["| score | AP | AUROC | precision at the number of errors | seeds |", "|---|---|---|---|---|"]
+    for score in order:
+        cells = [_mean_and_spread(found[score][figure]) for figure in ("AP", "AUROC", "precision")]
+        shown = f"**{score}**" if score == RECOMMENDED else score
+        lines.append(f"| {shown} | {' | '.join(cells)} | {len(found[score]['AP'])} |")
+    rivals = [score for score in order if score != RECOMMENDED and len(found[score]["AP"]) == len(runs)]
+    at_one_training = next(score for score in rivals if not score.endswith(SEVERAL))
+    for what, rival in (("at one training", at_one_training), ("of all", rivals[0])):
+        ours, theirs = ([scores[key] for scores in all_of_them] for key in (RECOMMENDED, rival))
+        low, high = lead_interval(ours, theirs, [run.wrong for run in runs], np.random.default_rng(0))
+        lines += ["", f"AP of {RECOMMENDED} less that of the best other {what}, {rival}: [{low:+.4f}, {high:+.4f}]"]
+    return lines
+
+
+def counting_table(named_runs):
+    """Markdown: estimated beside true numbers of errors, right suggestions, cleanlab's sets, the training they need."""
+    from cleanlab.filter import find_label_issues
+
+    lines = ["| run | errors | found by | number | precision | recall | right suggestion | CPU s of training |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for name, run in named_runs:
+        score, suggestion, num_errors = find_label_errors(run.path, run.given)
+        sets = {"paths": np.isin(np.arange(len(score)), np.argsort(-score, kind="stable")[:num_errors])}
+        right = {"paths": (suggestion == run.clean)[run.wrong].mean()}
+        seconds = dict.fromkeys(run.predictions(), run.seconds) | {"paths": run.seconds}
+        if "out of fold" in seconds:
+            seconds["out of fold"] = json.loads((run.folder / "out_of_fold.json").read_text())
+        for kind, p in run.predictions().items():
+            sets[kind] = find_label_issues(run.given, p, n_jobs=1)
+            rivals = p.copy()
+            rivals[np.arange(len(p)), run.given] = -1
+            right[kind] = (rivals.argmax(1) == run.clean)[run.wrong].mean()
+        for kind, found in sets.items():
+            hits = (found & run.wrong).sum()
+            how = kind if kind == "paths" else f"cleanlab find_label_issues, {kind}"
+            lines.append(
+                f"| {name} | {run.wrong.sum()} | {how} | {found.sum()} | {hits / max(found.sum(), 1):.3f} | "
+                f"{hits / run.wrong.sum():.3f} | {right[kind]:.3f} | {seconds[kind]:.0f} |"
+            )
+    return lines
+
+
+def _mean_and_spread(values):
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["digits", "cifar10n"])
+    parser.add_argument("--data_dir", help="cifar10n: a .npz of CIFAR-10 in its original order")
+    parser.add_argument("--human", help="cifar10n: CIFAR-10_human.pt")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--fold_seeds", type=int, default=1, help="seeds that get five trainings out of fold, too")
+    args = parser.parse_args()
+    judged, chosen_on = experiments(args)
+    detectors = {
+        name: Detector.fit([Run(trained(*run)) for run in trained_on.items()]) for name, trained_on in chosen_on.items()
+    }
+    tables, named_runs = [], []
+    for name, flags in judged.items():
+        runs = []
+        for seed in range(1, args.seeds + 1):
+            folder = trained(f"{name}, seed {seed}", [*flags, "--seed", seed])
+            if seed <= args.fold_seeds and not (folder / "out_of_fold.npy").exists():
+                out_of_fold([str(flag) for flag in [*flags, "--seed", seed]], folder)
+            runs.append(Run(folder))
+            named_runs.append((f"{name}, seed {seed}", runs[-1]))
+        scores = [
+            all_scores(r.path, r.given) | {name: d(r) for name, d in detectors.items()} | peer_scores(r) for r in runs
+        ]
+        tables += ["", *ranking_table(name, runs, scores)]
+    print("\n".join([*tables, "", *counting_table(named_runs)]))
+
+
+if __name__ == "__main__":
+    main()
