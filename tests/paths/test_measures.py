@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paths import measures
-from paths.measures import compute, default_smoothing, distance_to, low_pass
+from paths.measures import accuracy_of, compute, default_smoothing, distance_to, low_pass
 from supervision.table import PredictionTable
 
 
@@ -34,6 +34,7 @@ def by_hand(q, y):
         "converged_difficulty": p[-1],
         "area_under_margin": (np.log(p) - np.log(rival)).mean(),
         "el2n": error.mean(),
+        "el2n_at_step": error[len(q) // 10],
         "forgetting": sum(a and not b for a, b in zip(correct, correct[1:], strict=False)),
         "first_learned": next((t for t, c in enumerate(correct) if c), len(q)),
         "mean_cross_entropy": -np.log(p).mean(),
@@ -157,3 +158,21 @@ def test_base_difficulty_is_the_distance_of_label_and_truth():
 def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises(ValueError, match="labels"):
         compute(random_path()[0], labels)
+
+
+def test_el2n_at_a_chosen_step_is_the_error_there():
+    path, labels = random_path()
+    found = compute(path, labels, el2n_step=7)["el2n_at_step"]
+    np.testing.assert_allclose(found, np.linalg.norm(path[:, 7] - np.eye(4)[labels], axis=1), rtol=1e-4)
+
+
+def test_accuracy_of_raw_and_filtered_predictions_by_hand():
+    path, labels = random_path()
+    path[4] = 0  # never visited: counts nowhere
+    seen = np.arange(9) != 4
+    found = accuracy_of(path, labels, 0.3)
+    np.testing.assert_allclose(found["raw_accuracy"], (path.argmax(2) == labels[:, None])[seen].mean(0))
+    smooth = low_pass(path, 0.3).argmax(2) == labels[:, None]
+    np.testing.assert_allclose(found["filtered_accuracy"], smooth[seen].mean(0))
+    only = np.arange(9) < 3
+    np.testing.assert_allclose(accuracy_of(path, labels, 0.3, only)["filtered_accuracy"], smooth[:3].mean(0))
