@@ -47,9 +47,9 @@ def main():
     print(f"{args.net}, batch {args.batch_size}, {torch.get_num_threads()} threads, {args.repeats} turns")
     for name, times in seconds.items():
         ratio = np.array(times) / base
-        print(
-            f"{name:<21} {np.median(times):7.2f} s {np.median(ratio):6.1f} ({ratio.min():.1f} .. {ratio.max():.1f}) {memory[name]:6.0f} MB"
-        )
+        middle, least, most = np.median(ratio), ratio.min(), ratio.max()
+        figures = f"{np.median(times):7.2f} s {middle:6.1f} ({least:.1f} .. {most:.1f}) {memory[name]:6.0f} MB"
+        print(f"{name:<21} {figures}")
 
 
 if __name__ == "__main__":
