@@ -9,6 +9,7 @@ Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations a
 
 import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from paths import pictures
 from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import draw_beside
 from paths.exports import EXPORTS
-from training.recorded_run import open_files, open_run
-
-MARK = "summary.txt"  # a folder that has it is an analysis, and may be replaced
+from paths.loose_files import open_files
+from training.recorded_run import open_run
 
 
 def make_parser():
@@ -38,6 +38,12 @@ def make_parser():
     flag("--class_names", default=None, metavar="FILE", help="a name a line")
     flag("--true_probs", default=None, metavar="FILE", help="(N, K) .npy of true label distributions")
     return parser
+
+
+PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
+PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
+OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
+OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
 
 
 indices = errors.value(
@@ -62,13 +68,15 @@ def open_all(args, problems):
     for i in args.idx or []:
         if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
             problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")
-    out = Path(args.out) if args.out else Path(args.path) / "analysis"
-    if not is_run and not args.out:
+    for name in [name for name in ("data_dir",) if not is_run and getattr(args, name) is not None]:
+        problems.add(f"--{name}: is for a run's folder; give --images")
+    out = (Path(args.out) if args.out else Path(args.path) / "analysis").resolve()
+    if not is_run and not args.out and recorded:
         problems.add("--out: say where to write, there is no run's folder")
-    elif out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        problems.add(f"--out {out}: is there and no earlier analysis; choose another name, or move it away")
-    elif not out.absolute().parent.is_dir():
-        problems.add(f"--out {out}: there is no folder {out.parent}; make it first")
+    elif out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
+        problems.add(f"--out {args.out or out}: is there and no earlier analysis; choose another name, or move it away")
+    elif not out.parent.is_dir():
+        problems.add(f"--out {args.out}: there is no folder {out.parent}; make it first")
     return recorded, other, out
 
 
@@ -80,6 +88,31 @@ def draw_chosen(analysis, samples, out):
     pictures.probabilities_over_time(
         analysis.scene, groups, out / "chosen_probabilities.png", f"{name}: chosen samples"
     )
+
+
+def write_all(analysis, other, args, out):
+    """Everything, into an empty folder."""
+    distances, label_distances = analysis.distances()
+    write_tables(analysis, out, distances)
+    draw(analysis, out, distances, label_distances)
+    write_page(analysis, out)
+    if args.idx:
+        draw_chosen(analysis, args.idx, out)
+    if other:
+        draw_beside(analysis, other, out, args.idx)
+    if args.export:
+        (out / args.export).mkdir()
+        EXPORTS[args.export](analysis, out / args.export)
+    (out / "summary.txt").write_text(analysis.summary() + "\n", encoding="utf-8")
+
+
+def replace(out, new):
+    """Move what is new into the folder out, over an earlier analysis there; what is not of an analysis stays."""
+    out.mkdir(exist_ok=True)
+    for old in [path for path in out.iterdir() if path.name in OUTPUTS]:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for path in new.iterdir():
+        path.rename(out / path.name)
 
 
 def main(argv=None) -> Path:
@@ -97,25 +130,9 @@ def main(argv=None) -> Path:
     analysis = Analysis(recorded, args.smoothing)
     if not len(analysis.order):
         raise errors.BadInput(f"{args.path}: no sample was recorded; take another run")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    distances, label_distances = analysis.distances()
-    of = recorded.reference[0]
-    curves = {f"to {of}, {name}": found for name, found in distances.items()} | analysis.accuracies()
-    write_tables(analysis, partial, curves)
-    draw(analysis, partial, distances, label_distances)
-    write_page(analysis, partial)
-    if args.idx:
-        draw_chosen(analysis, args.idx, partial)
-    if other:
-        draw_beside(analysis, other, partial)
-    if args.export:
-        (partial / args.export).mkdir()
-        EXPORTS[args.export](analysis, partial / args.export)
-    (partial / MARK).write_text(analysis.summary() + "\n", encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as partial:
+        write_all(analysis, other, args, Path(partial))
+        replace(out, Path(partial))
     print(analysis.summary())
     print(out)
     return out

@@ -9,7 +9,6 @@ of them before every --fine_every-th update, in eval mode and without augmentati
 label distributions. Here idx, labels and noise are the test split's rows.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import errors
 from supervision.table import read_distributions
 from supervision.targets import OneHot
 from training.experiment import Experiment
+from training.files import whole_file
 from training.observers import PathBeforeEpochs
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples
 from training.run_folder import RESULTS
@@ -65,7 +65,8 @@ def check_human_probs(path, data):
             "classes; give the file that belongs to this data set"
         )
     agreement = np.mean(probs.argmax(1) == data.y)
-    if agreement < 1 / expected[1] + 0.1:  # what rows in any other order come to
+    shares = [np.bincount(labels, minlength=expected[1]) / len(data.y) for labels in (data.y, probs.argmax(1))]
+    if agreement < shares[0] @ shares[1] + 0.1:  # what rows in any other order come to
         raise errors.BadInput(
             f"--human_probs {path}: agrees with the clean labels in {agreement:.1%} of the rows, as chance would: "
             "its rows are in another order; give the file that belongs to this data set"
@@ -78,6 +79,7 @@ def main(argv=None) -> Path | None:
     human_probs = None
     with problems.collect():
         human_probs = find_human_probs(args)
+        args.human_probs = str(human_probs)
 
     def check(data):
         check_path_flags(args, data)
@@ -91,10 +93,12 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     experiment.start()
+    content = human_probs.read_bytes()
     with PathFiles(args, experiment) as files:
 
         def watch(run, state):
-            shutil.copyfile(human_probs, run.path / "true_probs.npy")
+            with whole_file(run.path / "true_probs.npy") as f:
+                f.write(content)
             everyone = experiment.train_loader.clean()
             forward = experiment.hardware.forward_of(state.model)
             coarse = files.open(run, "PATH_ALL_COARSE", args.epochs, "before an epoch")

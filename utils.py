@@ -13,7 +13,7 @@ import torch
 
 import errors
 from data import augment, noise
-from data.datasets import DATASETS, Dataset, fingerprint, open_dataset
+from data.datasets import DATASETS, Dataset, Split, fingerprint, open_dataset
 from data.images import FolderImages
 from data.loader import IndexedLoader
 from errors import BadInput, CheckedParser, one_of
@@ -177,7 +177,8 @@ class LabelledData:
     """A data set with its noise and its splits.
 
     y, ny: (N,) int64, clean and possibly noisy label of every row of the training split. train_idx,
-    valid_idx: rows trained on, rows held out of them; sorted. valid_idx is empty without such a split.
+    valid_idx: rows trained on, rows held out of them; sorted. valid_idx is empty without such a split. corrected:
+    ny are labels corrected by hand, and it is y that is wrong where they differ.
     """
 
     dataset: Dataset
@@ -185,10 +186,12 @@ class LabelledData:
     ny: np.ndarray
     train_idx: np.ndarray
     valid_idx: np.ndarray
+    corrected: bool = False
 
     @property
     def noise_realised(self):
-        return noise.realised_rate(self.y, self.ny)
+        """The share of labels that are wrong, as far as anybody knows."""
+        return 0.0 if self.corrected else noise.realised_rate(self.y, self.ny)
 
     def fingerprints(self):
         """Names the labels in files that depend on them: SHA-256 of y and ny."""
@@ -243,10 +246,11 @@ def load_data(args, dataset=None):
         check_data(args, dataset)
     dataset.load()
     data_seed = args.seed if args.data_seed is None else args.data_seed
-    y = np.asarray(dataset.train.labels, np.int64)
+    y, corrected = np.asarray(dataset.train.labels, np.int64), False
     if args.ny_file:
         ny = _read_noise_file(args, dataset)
         noise.check_alignment(args.ny_file, y)
+        corrected = noise.are_corrections(args.ny_file)
     else:
         ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     rows = np.arange(len(y))
@@ -258,7 +262,7 @@ def load_data(args, dataset=None):
     else:
         order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))
     cut = len(rows) - held_out
-    return LabelledData(dataset, y, ny, np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]]))
+    return LabelledData(dataset, y, ny, np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]]), corrected)
 
 
 def get_loaders(args, data=None):
@@ -271,10 +275,11 @@ def get_loaders(args, data=None):
     data = data or load_data(args)
     dataset = data.dataset
     dataset.measure()
+    rows = Split(dataset.train.images, data.ny) if data.corrected else dataset.train
     train = _loader(
         args,
         dataset,
-        dataset.train,
+        rows,
         data.train_idx,
         data.ny,
         args.batch_size,
@@ -284,7 +289,7 @@ def get_loaders(args, data=None):
     )
     valid = None
     if len(data.valid_idx):
-        valid = _loader(args, dataset, dataset.train, data.valid_idx, data.ny)
+        valid = _loader(args, dataset, rows, data.valid_idx, data.ny)
     elif dataset.valid and args.valid_size:
         valid = _whole_split(args, dataset, dataset.valid)
     return train, valid, get_test_loader(args, dataset)

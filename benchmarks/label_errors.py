@@ -2,6 +2,7 @@
 
     python -m benchmarks.label_errors digits
     python -m benchmarks.label_errors cifar10n --data_dir cifar10.npz --human CIFAR-10_human.pt
+    python -m benchmarks.label_errors noise_levels
 
 Trains what is not there yet (results/label_errors; stop and start again as you like) and prints the tables of
 benchmarks/README.md. Clean labels are read here alone, to judge. Needs the cleanlab package: pip install cleanlab.
@@ -54,11 +55,14 @@ def experiments(args):
 def trained(name, flags):
     """The run folder of an experiment, which is trained if it is not there."""
     run_name = name.replace(" %", "").replace(", seed ", "_s").replace(" ", "_")
-    folder = Path("results") / PROJECT / f"run_{run_name}"
-    if not (folder / "curves.png").exists():
+    folder, flags = Path("results") / PROJECT / f"run_{run_name}", [str(flag) for flag in flags]
+    if (folder / "cpu_seconds.json").exists():
+        if json.loads((folder / "flags.json").read_text()) != flags:
+            raise SystemExit(f"{folder}: was made with other flags; move it away")
+    else:
         started = time.process_time()
-        flags = [*flags, "--proj_name", PROJECT, "--run_name", run_name, "--overwrite"]
-        main_gen_path.main([str(flag) for flag in flags])
+        main_gen_path.main([*flags, "--proj_name", PROJECT, "--run_name", run_name, "--overwrite"])
+        (folder / "flags.json").write_text(json.dumps(flags))
         (folder / "cpu_seconds.json").write_text(json.dumps(time.process_time() - started))
     return folder
 
@@ -72,7 +76,7 @@ class Run:
             idx, self.given, self.clean = kept["idx"], kept["ny"][kept["idx"]], kept["y"][kept["idx"]]
         self.path, self.wrong = np.asfortranarray(self.path[idx]), self.given != self.clean
         seconds = folder / "cpu_seconds.json"
-        self.seconds = json.loads(seconds.read_text()) if seconds.exists() else float("nan")
+        self.seconds = json.loads(seconds.read_text())
 
     def predictions(self):
         """{name: (N, K)}: what confident learning can be fed with; out of fold only where that has been trained."""
@@ -95,6 +99,8 @@ def peer_scores(run):
 
 def judge(scores, wrong):
     """{name: {"AP", "AUROC", "precision"}}; precision among as many as there are errors."""
+    largest = np.finfo(np.float32).max  # a closed path's detour is infinite
+    scores = {name: np.clip(score, -largest, largest) for name, score in scores.items()}
     return {
         name: {
             "AP": average_precision_score(wrong, score),
@@ -112,7 +118,8 @@ def lead_interval(ours, first, wrongs, rng):
         total = 0
         for a, b, wrong in zip(ours, first, wrongs, strict=True):
             rows = rng.integers(len(wrong), size=len(wrong))
-            total += average_precision_score(wrong[rows], a[rows]) - average_precision_score(wrong[rows], b[rows])
+            ours_ap, first_ap = (average_precision_score(wrong[rows], np.nan_to_num(s[rows])) for s in (a, b))
+            total += ours_ap - first_ap
         differences.append(total / len(wrongs))
     return np.quantile(differences, [0.025, 0.975])
 
@@ -168,18 +175,47 @@ def counting_table(named_runs):
     return lines
 
 
+def noise_levels_table():
+    """Markdown: the recommended score and the estimate on digits from no noise to much, trained in several ways."""
+    ways = {
+        "batch 128, 30 epochs": ["--epochs", 30, "--batch_size", 128],
+        "batch 20, 10 epochs": ["--epochs", 10, "--batch_size", 20],
+        "batch 50, 20 epochs, --record eval": ["--epochs", 20, "--batch_size", 50, "--record", "eval"],
+        "batch 128, 100 epochs": ["--epochs", 100, "--batch_size", 128],
+    }
+    lines = [
+        "| training | noise | errors | estimated | AP of telling_margin | best other score |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, flags in ways.items():
+        for ratio in (0, 0.01, 0.05, 0.2, 0.4):
+            noise = ["--ny_kind", "symmetric_exclusive", "--ny_ratio", ratio] if ratio else []
+            name = f"levels {way.replace(',', '').replace('--', '')} {ratio}"
+            run = Run(trained(name, [*DIGITS, *flags, *noise, "--seed", 21]))
+            cells = [way, f"{ratio:.0%}", run.wrong.sum(), find_label_errors(run.path, run.given)[2], "", ""]
+            if ratio:
+                ap = {key: figures["AP"] for key, figures in judge(all_scores(run.path, run.given), run.wrong).items()}
+                ours = ap.pop(RECOMMENDED)
+                best = max(ap, key=ap.get)
+                cells[4:] = f"{ours:.3f}", f"{ap[best]:.3f} ({best})"
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
 def _mean_and_spread(values):
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["digits", "cifar10n"])
+    parser.add_argument("what", choices=["digits", "cifar10n", "noise_levels"])
     parser.add_argument("--data_dir", help="cifar10n: a .npz of CIFAR-10 in its original order")
     parser.add_argument("--human", help="cifar10n: CIFAR-10_human.pt")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fold_seeds", type=int, default=1, help="seeds that get five trainings out of fold, too")
     args = parser.parse_args()
+    if args.what == "noise_levels":
+        return print("\n".join(noise_levels_table()))
     judged, chosen_on = experiments(args)
     detectors = {
         name: Detector.fit([Run(trained(*run)) for run in trained_on.items()]) for name, trained_on in chosen_on.items()

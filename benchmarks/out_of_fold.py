@@ -22,7 +22,7 @@ FOLDS = 5
 def out_of_fold(flags, folder):
     """Write folder/out_of_fold.npy (n, K), row by row as the run's samples, and the CPU seconds that it took.
 
-    flags: those of main_gen_path.py that made the run in folder. A fold that is done is kept (fold_F.npy).
+    flags: those of main_gen_path.py that made the run in folder. A fold that is done is kept (fold_F.npz).
     """
     args = make_parser().parse_args([*flags, "--record", "none"])
     experiment = Experiment(args, Problems(), folder / "unused", selects=False).start()

@@ -31,10 +31,10 @@ def write_path(file, shape):
 
 
 class PeakMemory:
-    """The largest RssAnon (MB) of this process while the block runs, above what it was."""
+    """The largest RssAnon (MB) of this process while the block runs."""
 
     def __enter__(self):
-        self.before = self.peak = anonymous_memory()
+        self.peak = anonymous_memory()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()

@@ -113,8 +113,11 @@ class IndexedLoader:
         positions = torch.tensor([place[int(row)] for row in idx], device=self.device)
         loader = self.clean()
         loader.y, loader.ny, loader.idx = self.y[positions], self.ny[positions], self.idx[positions]
-        if not self.streamed:  # a streamed loader finds its images by idx
+        if not self.streamed:
             loader.images = self.images[positions]
+        elif self.images.fits_in_memory(loader.idx.cpu().numpy()):  # decoded once, for these few are asked for often
+            loader.images = torch.from_numpy(self.images.decode_rows(loader.idx.cpu().numpy())).to(self.device)
+            loader.streamed = False
         return loader
 
     def state_dict(self):

@@ -169,6 +169,15 @@ def _read_csv(path, num_samples, class_names, paths):
     return labels
 
 
+def are_corrections(spec):
+    """Whether a label file is marks.csv of analyze_paths.py's page: what it changes was wrong before."""
+    path, _ = split_file_and_key(spec)
+    if path.suffix != ".csv":
+        return False
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        return "given_label" in next(csv.reader(f, skipinitialspace=True), [])
+
+
 def check_alignment(spec, labels):
     """BadInput when the label file brings clean labels of its own and they are not the data set's `labels` (N,).
 

@@ -36,7 +36,6 @@ class Analysis:
             recorded.true_probs,
             smoothing=smoothing,
             step_name=recorded.step_name,
-            step_size=recorded.step_size,
         )
 
     @property
@@ -75,10 +74,10 @@ class Analysis:
         recorded, (_, reference) = self.recorded, self.recorded.reference
         visited = np.isfinite(self.score)
         masks = {"all samples": visited}
-        if recorded.true_probs is not None:
+        if recorded.true_probs is not None and visited.sum() > DISAGREED:
             entropy = -(reference * measures.log(reference)).sum(1)
-            most = np.argsort(-np.where(visited, entropy, -1), kind="stable")[: min(DISAGREED, visited.sum())]
-            masks[f"the {len(most):,} that people disagree on most"] = np.isin(np.arange(len(visited)), most) & visited
+            most = np.argsort(-np.where(visited, entropy, -1), kind="stable")[:DISAGREED]
+            masks[f"the {DISAGREED:,} that people disagree on most"] = np.isin(np.arange(len(visited)), most) & visited
         elif recorded.clean is not None:
             masks["mislabelled samples"] = recorded.wrong & visited
         labels = np.eye(recorded.path.shape[2], dtype=np.float32)[recorded.given]
@@ -91,13 +90,14 @@ class Analysis:
         return found, {name: float(own[masks[name]].mean()) for name in found}
 
     def accuracies(self):
-        """{title: measures.accuracy_of}: on the given labels and, where they are known, on the clean ones."""
-        recorded = self.recorded
-        found = {"given labels": measures.accuracy_of(recorded.path, recorded.given, self.smoothing)}
+        """{name: (T,)}: of raw and filtered predictions, on the given labels and, where they are known, the clean."""
+        recorded, found = self.recorded, {}
+        whom = {"given": (recorded.given, None)}
         if recorded.clean is not None:
-            found["clean labels"] = measures.accuracy_of(recorded.path, recorded.clean, self.smoothing)
-            mislabelled = measures.accuracy_of(recorded.path, recorded.clean, self.smoothing, recorded.wrong)
-            found["clean labels of mislabelled samples"] = mislabelled
+            whom |= {"clean": (recorded.clean, None), "clean_mislabelled": (recorded.clean, recorded.wrong)}
+        for whose, (labels, rows) in whom.items():
+            curves = measures.accuracy_of(recorded.path, labels, self.smoothing, rows)
+            found |= {f"{name}_{whose}": curve for name, curve in curves.items()}
         return found
 
     def summary(self):
@@ -116,32 +116,38 @@ class Analysis:
         return text
 
 
-def write_tables(analysis, out, curves):
-    """samples.csv, suspects.csv, and steps.csv of the curves {title: {name: (T,)}}."""
+def write_tables(analysis, out, step_distances):
+    """samples.csv, suspects.csv, and steps.csv: distances to the reference, of all samples and of some, accuracies."""
     recorded, names = analysis.recorded, analysis.recorded.class_names
     visited = np.sort(analysis.order)
-    with open(out / "samples.csv", "w", newline="", encoding="utf-8") as f:
+    with open(out / "samples.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.writer(f, lineterminator="\n")
         known = {} if recorded.clean is None else {"clean_label": recorded.clean}
         writer.writerow(["idx", "given_label", *known, *analysis.measures])
         columns = [visited, recorded.given[visited], *(values[visited] for values in known.values())]
         columns += [[f"{v:.6g}" for v in values[visited]] for values in analysis.measures.values()]
         writer.writerows(zip(*columns, strict=True))
-    with open(out / "suspects.csv", "w", newline="", encoding="utf-8") as f:
+    with open(out / "suspects.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(SUSPECTS)
         for place, i in enumerate(analysis.order):
             given, suggested = recorded.given[i], analysis.suggestion[i]
-            file = as_text(recorded.files[i]) if recorded.files else ""
+            file = recorded.files[i] if recorded.files else ""
             row = [i, file, given, as_text(names[given]), suggested, as_text(names[suggested])]
             reason = as_text(analysis.reasons[i])
             writer.writerow([*row, f"{analysis.score[i]:.6g}", int(place < analysis.num_errors), reason])
-    with open(out / "steps.csv", "w", newline="", encoding="utf-8") as f:
+    with open(out / "steps.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.writer(f, lineterminator="\n")
-        columns = {f"{key}, {name}": curve for name, found in curves.items() for key, curve in found.items()}
+        short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
+        columns = {
+            f"{key}{short.get(name, '_disagreed')}": curve
+            for name, found in step_distances.items()
+            for key, curve in found.items()
+        }
+        columns |= analysis.accuracies()
         writer.writerow([recorded.step_name, *columns])
         for step in range(recorded.path.shape[1]):
-            writer.writerow([step * recorded.step_size, *(f"{curve[step]:.6g}" for curve in columns.values())])
+            writer.writerow([step, *(f"{curve[step]:.6g}" for curve in columns.values())])
 
 
 SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason".split()
@@ -149,7 +155,7 @@ SUSPECTS = "idx file given_label given_name suggested_label suggested_name score
 
 def as_text(cell):
     """Text from outside for a CSV cell: what a spreadsheet would take for a formula gets an apostrophe."""
-    return f"'{cell}" if str(cell).startswith(("=", "+", "-", "@")) else str(cell)
+    return f"'{cell}" if str(cell).startswith(("=", "+", "-", "@", "\t", "\r")) else str(cell)
 
 
 def draw(analysis, out, step_distances, label_distances):
@@ -165,7 +171,7 @@ def draw(analysis, out, step_distances, label_distances):
     pictures.measures_against_each_other(analysis.measures, wrong, out / "measures.png", f"{name}: measures")
     reference_name, reference = recorded.reference
     title = f"{name}: distance to {reference_name}"
-    steps = dict(step_name=recorded.step_name, step_size=recorded.step_size, reference_name=reference_name)
+    steps = dict(step_name=recorded.step_name, reference_name=reference_name)
     pictures.distance_over_training(
         step_distances, out / "distance.png", title, **steps, label_distance=label_distances
     )
@@ -205,8 +211,7 @@ def draw_fast_zigzag(analysis, out):
         recorded.class_names,
         **{key: None if values is None else values[rows] for key, values in truth.items()},
         idx=rows,
-        smoothing=analysis.smoothing,
-        step_name="update",
+        step_name="update",  # the filter's default factor: the one asked for is made for epochs
         step_size=step_size,
     )
     four = [int(np.flatnonzero(rows == chosen[0])[0]) for chosen in groups.values()]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from errors import BadInput
 from paths import measures, pictures
 from paths.pictures import Scene
 from paths.plots import evenly
@@ -9,16 +10,22 @@ from paths.plots import evenly
 SAMPLES = 4
 
 
-def draw_beside(analysis, other, out):
+def draw_beside(analysis, other, out, samples=None):
     """compare_simplex.png, compare_probabilities.png and compare_distance.png of an Analysis and a second Recorded.
 
-    Drawn are samples mislabelled in one of the runs, where that is known, else top suspects of the first.
+    samples: idx to draw; else samples mislabelled in one of the runs, where that is known and there are any, else top
+    suspects of the first. Raises BadInput when the runs follow no sample in common.
     """
     first, smoothing = analysis.recorded, analysis.smoothing
     wrong = next((r.wrong for r in (first, other) if r.wrong is not None), None)
     both = analysis.order[other.path[analysis.order, 0].any(1)]
+    if not len(both):
+        raise BadInput(f"--compare: {first.name} and {other.name} follow no sample in common; give other runs")
+    wrong = None if wrong is None or not wrong[both].any() else wrong
     chosen = both[:SAMPLES] if wrong is None else both[wrong[both]]
     chosen = chosen[evenly(len(chosen), SAMPLES)]
+    if samples and len(asked := both[np.isin(both, samples)]):
+        chosen = asked
     truth = next((r.clean for r in (first, other) if r.clean is not None), None)
     probs = first.true_probs if other.true_probs is None else other.true_probs
     names = first.name, other.name if other.name != first.name else f"{other.name} (2)"
@@ -30,7 +37,6 @@ def draw_beside(analysis, other, out):
         idx=np.tile(chosen, 2),
         smoothing=smoothing,
         step_name=first.step_name,
-        step_size=first.step_size,
     )
     groups = {names[0]: list(range(len(chosen))), names[1]: list(range(len(chosen), 2 * len(chosen)))}
     title = f"{names[0]} beside {names[1]}"

@@ -6,13 +6,13 @@ import json
 import numpy as np
 
 from paths.analysis import as_text
-from paths.measures import log
+from paths.measures import chunks, log
 
 
 def export_cleanlab(analysis, out):
     """labels.npy (n,), pred_probs.npy (n, K), the mean path, and idx.npy (n,), for cleanlab's find_label_issues."""
     recorded, rows = analysis.recorded, np.sort(analysis.order)
-    mean = np.stack([np.asarray(recorded.path[i], np.float64).mean(0) for i in rows])
+    mean = np.concatenate([q.mean(1, dtype=np.float64).T for _, q in chunks(recorded.path)])[rows]
     np.save(out / "labels.npy", recorded.given[rows])
     np.save(out / "pred_probs.npy", mean / mean.sum(1, keepdims=True))
     np.save(out / "idx.npy", rows)
@@ -33,11 +33,11 @@ def export_cartography(analysis, out):
 def export_spotlight(analysis, out):
     """spotlight.csv, one row a sample, all that is known of it in columns, for spotlight.show(pandas.read_csv(...))."""
     recorded, names = analysis.recorded, analysis.recorded.class_names
-    with open(out / "spotlight.csv", "w", newline="", encoding="utf-8") as f:
+    with open(out / "spotlight.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["idx", "image", "given", "suggested", "score", "suspect", "reason", *analysis.measures])
         for place, i in enumerate(analysis.order):
-            file = as_text(recorded.files[i]) if recorded.files else ""
+            file = recorded.files[i] if recorded.files else ""
             labels = [as_text(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
             suspect, reason = int(place < analysis.num_errors), as_text(analysis.reasons[i])
             values = [f"{values[i]:.6g}" for values in analysis.measures.values()]

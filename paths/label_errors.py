@@ -60,21 +60,26 @@ def telling_step(path, labels, smoothing):
     The margin loss is log(1 + exp(-margin)), the logistic loss: next to nothing where the label wins, however
     clearly. A sample's loss over the whole path is the mean of its loss relative to all samples' at that step, so
     that losing counts for more when few do. Taken is the step of the largest covariance, over samples, with that:
-    losses vary little once every label is fitted, and an untrained network's vary in another way.
+    losses vary little once every label is fitted. Steps before the filter's window of 1 / smoothing steps is full
+    are left out: what they hold is hardly filtered, and of right labels many are not learned yet.
     """
     num_steps = path.shape[1]
-    filtered, raw, products, count = np.zeros(num_steps), np.zeros(num_steps), np.zeros((num_steps, num_steps)), 0
+    raw, filtered, products, total, count = np.zeros(num_steps), np.zeros(num_steps), np.zeros(num_steps), 0.0, 0
+    for rows, q in chunks(path):
+        raw += _margin_loss(q, labels[rows])[:, q.any((0, 1))].sum(1, dtype=np.float64)
+    weights = 1 / np.maximum(raw, 1e-12)
     for rows, q in chunks(path):
         visited = q.any((0, 1))
         q, label = q[:, :, visited], labels[rows][visited]
-        raw_loss = _margin_loss(q, label).astype(np.float64)
-        filtered_loss = _margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
-        raw += raw_loss.sum(1)
-        filtered += filtered_loss.sum(1)
-        products += filtered_loss @ raw_loss.T
+        whole = weights @ _margin_loss(q, label)
+        loss = _margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
+        filtered += loss.sum(1)
+        products += loss @ whole
+        total += whole.sum()
         count += len(label)
-    covariances = products - np.outer(filtered, raw / max(count, 1))  # (T, T), times N
-    return int(np.argmax(covariances @ (1 / np.maximum(raw, 1e-12))))
+    covariance = products - filtered * (total / max(count, 1))
+    first = min(int(np.ceil(1 / smoothing)), num_steps - 1)
+    return first + int(np.argmax(covariance[first:]))
 
 
 def _margin_loss(q, label):

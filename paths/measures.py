@@ -2,7 +2,7 @@
 
 A path is (N, T, K): sample, step, class, as PathRecorder writes it; labels (N,) are the given ones. Everything is
 computed in float32, in chunks of samples, so that a memory map of any size needs little memory. Rows never visited
-(all zeros) are NaN in every measure.
+(all zeros) are NaN in every measure; a step that a sample missed holds its prediction of the step before.
 
     measures = compute(np.load("path.npy", mmap_mode="r"), labels)
     measures["confidence"]  # (N,)
@@ -13,7 +13,8 @@ import scipy.fft
 
 from supervision.table import ema_step
 
-CHUNK = 512  # samples: (K, T, n) float32 of a chunk stays in the processor's cache for T = 200, K = 10
+# (K, T, n) float32 of 512 samples stays in the processor's cache for T = 200, K = 10; of a larger path fewer are taken
+CHUNK, CHUNK_BYTES = 512, 32e6
 SMALLEST = 6e-8  # the smallest float16 above 0: logarithms clip there
 
 # ---------------------------------------------------------------- probes: (K, T, n), (n,) -> (T, n)
@@ -75,6 +76,11 @@ def drops(series):
     return (np.diff(series, axis=0) < 0).sum(0)
 
 
+def drops_or_never(series):
+    """How often 1 is followed by 0; the number of steps where it never was 1, the largest score there is."""
+    return np.where(series.any(0), drops(series), len(series))
+
+
 def first(series):
     """The first step that is 1; the number of steps where none is."""
     return np.where(series.any(0), series.argmax(0), len(series))
@@ -88,7 +94,7 @@ PER_STEP = {
     "converged_difficulty": (label_probability, last),
     "area_under_margin": (log_margin, mean),
     "el2n": (l2_error, mean),
-    "forgetting": (is_correct, drops),  # Toneva et al. 2019
+    "forgetting": (is_correct, drops_or_never),  # Toneva et al. 2019, who put samples never learned last
     "first_learned": (is_correct, first),
     "mean_cross_entropy": (cross_entropy, mean),  # small loss, over the whole path
 }
@@ -214,14 +220,29 @@ def accuracy_of(path, labels, smoothing=None, rows=None):
         count += int(chosen.sum())
         for kind, values in zip(hits, (q, filtered(q, smoothing)), strict=True):
             hits[kind] += (values.argmax(0) == labels[chunk])[:, chosen].sum(1)
-    return {kind: hit / max(count, 1) for kind, hit in hits.items()}
+    return {kind: hit / count if count else hit * np.nan for kind, hit in hits.items()}
 
 
 def chunks(path):
-    """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk."""
-    for start in range(0, path.shape[0], CHUNK):
-        rows = slice(start, start + CHUNK)
-        yield rows, np.ascontiguousarray(path[rows].T, dtype=np.float32)
+    """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk.
+
+    Steps that a sample missed (all zeros) hold its prediction of the step before, or of its first one.
+    """
+    num_samples, num_steps, num_classes = path.shape
+    size = max(1, min(CHUNK, int(CHUNK_BYTES / (4 * num_steps * num_classes))))
+    for start in range(0, num_samples, size):
+        rows = slice(start, start + size)
+        yield rows, _without_gaps(np.ascontiguousarray(path[rows].T, dtype=np.float32))
+
+
+def _without_gaps(q):
+    there = q.any(0)  # (T, n)
+    gaps = np.flatnonzero(there.any(0) & ~there.all(0))
+    for sample in gaps:
+        at = np.maximum.accumulate(np.where(there[:, sample], np.arange(len(there)), -1))
+        at[at < 0] = np.argmax(there[:, sample])
+        q[:, :, sample] = q[:, at, sample]
+    return q
 
 
 def rivals(q, label):

@@ -38,7 +38,7 @@ class Scene:
     path: (N, T, K), an array or memory map, of which only the rows drawn are read. given: (N,) given labels.
     class_names: K names. clean: (N,) clean labels. true_probs: (N, K) distributions p*. idx: (N,) numbers by which
     samples are named (their rows). smoothing: the filter's factor (default_smoothing(T)). From one step of the path
-    to the next are step_size of what step_name says.
+    to the next are step_size of what step_name says. early_stop: the step of the run's best epoch, marked on paths.
     """
 
     path: np.ndarray
@@ -50,6 +50,7 @@ class Scene:
     smoothing: float | None = None
     step_name: str = "epoch"
     step_size: int = 1
+    early_stop: int | None = None
 
     def sample(self, row):
         """A row of the path as it is drawn, or None when it was never visited."""
@@ -72,6 +73,8 @@ class Scene:
             " and ".join(role for role, label in (("given", given), ("true", truth)) if label == k) for k in classes
         ]
         drawn = plots.evenly(len(visited), MOST_STEPS)
+        if self.early_stop is not None:  # the last step visited up to there
+            drawn = np.union1d(drawn, max(np.searchsorted(visited, self.early_stop, side="right") - 1, 0))
         return Sample(
             name=int(row if self.idx is None else self.idx[row]),
             time=visited[drawn] / max(self.path.shape[1] - 1, 1),
@@ -84,6 +87,7 @@ class Scene:
             ],
             colors=[plots.ROLE_COLORS.get(role, plots.RIVAL_COLORS[place - 1]) for place, role in enumerate(roles)],
             others=float(1 - raw[:, classes].sum(1).mean()),
+            early_stop=None if self.early_stop is None else self.early_stop / max(self.path.shape[1] - 1, 1),
         )
 
     @property
@@ -105,6 +109,7 @@ class Sample:
     names: list
     colors: list
     others: float  # mean mass of all other classes on the raw path
+    early_stop: float | None = None  # a time, from 0 to 1
 
     def points(self, probs, time=1.0):
         """Points (..., 2) of distributions (..., K): in the triangle; of two classes the first one's over time."""

@@ -87,6 +87,8 @@ def whole(path):
     partial = Path(f"{path}.partial")
     try:
         yield partial
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

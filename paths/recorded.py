@@ -16,8 +16,8 @@ class Recorded:
     """What an analysis reads: paths and given labels, and where they are known the truth, names, files and images.
 
     path: (N, T, K), complete steps only. given: (N,) int64. clean: (N,) clean labels, where they differ from the
-    given ones. true_probs: (N, K). files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). From one
-    step to the next are step_size of what step_name says. fine: ((M, T', K), their idx (M,), step_size in updates).
+    given ones. true_probs: (N, K). files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). step_name:
+    what a step is. fine: ((M, T', K), their idx (M,), updates from one step to the next).
     """
 
     name: str
@@ -29,7 +29,6 @@ class Recorded:
     files: list | None = None
     images: Callable | None = None
     step_name: str = "step"
-    step_size: int = 1
     fine: tuple | None = None
 
     @property
@@ -51,8 +50,8 @@ class Recorded:
 def open_path(file):
     """The (N, T, K) memory map of a path, complete steps only.
 
-    A path with a .json is one of PathRecorder's: its checksums are compared. Without one it is accepted, with a
-    warning, once its shape, its range and the sums of its rows make sense. Nothing is unpickled. Raises ValueError
+    Its shape, its range and the sums of its rows must make sense. A path with a .json is one of PathRecorder's: its
+    checksums are compared, too. One without is accepted with a warning. Nothing is unpickled. Raises ValueError
     that names the file.
     """
     file = Path(file)
@@ -65,8 +64,12 @@ def open_path(file):
     if not isinstance(path, np.ndarray) or path.ndim != 3 or path.dtype.kind != "f" or 0 in path.shape:
         found = f"{path.shape} of {path.dtype}" if isinstance(path, np.ndarray) else "an archive"
         raise ValueError(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
+    if path.shape[2] < 2:
+        raise ValueError(f"{file}: has one class only; two are needed")
     if file.with_suffix(".json").exists():
-        return path[:, : _complete(file)]
+        path = path[:, : _complete(file)]
+        _check_distributions(file, path)
+        return path
     _check_distributions(file, path)
     warnings.warn(f"{file}: no .json beside it; accepted after checking shape, range and sums of rows", stacklevel=2)
     return path
@@ -77,7 +80,8 @@ def _complete(file):
     complete = {int(step) for step in read_sidecar(file)["complete"]}
     steps = next(t for t in range(len(complete) + 1) if t not in complete)
     if not steps:
-        raise ValueError(f"{file}: no step is complete yet; wait for one, or take another run")
+        found = "step 0 was never recorded: steps count from 0" if complete else "no step is complete yet; wait for one"
+        raise ValueError(f"{file}: {found}")
     if damaged := damaged_steps(file):
         raise ValueError(f"{file}: step {damaged[0]} is not what was written; take an intact copy")
     return steps
@@ -86,7 +90,9 @@ def _complete(file):
 def _check_distributions(file, path):
     for rows, q in chunks(path):
         total = q.sum(0)
-        if not np.isfinite(total).all() or q.min() < 0 or q.max() > 1 + 1e-3:
+        if not np.isfinite(total).all():
+            raise ValueError(f"{file}: has values that are not finite (NaN or infinity); leave such predictions out")
+        if q.min() < 0 or q.max() > 1 + 1e-3:
             raise ValueError(f"{file}: has values outside 0 .. 1; give probabilities (softmax), not logits")
         if not (np.isclose(total, 1, atol=0.02) | (total == 0)).all():
             row = rows.start + int(np.argmax((~np.isclose(total, 1, atol=0.02) & (total != 0)).any(0)))

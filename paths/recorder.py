@@ -67,11 +67,13 @@ class PathRecorder:
         """
         if not 0 <= step < self.shape[1]:
             raise ValueError(f"step {step} lies outside 0 .. {self.shape[1] - 1}")
-        prob = torch.as_tensor(prob).detach()
+        prob, idx = torch.as_tensor(prob).detach(), torch.as_tensor(idx)
+        if prob.shape != (len(idx), self.shape[2]):
+            raise ValueError(f"prob must have shape {(len(idx), self.shape[2])}, not {tuple(prob.shape)}")
         if step != self._step:
             self._begin(step, prob.device)
         prob = prob.to(self._values)
-        places = self._places(torch.as_tensor(idx, device=prob.device))
+        places = self._places(idx.to(prob.device))
         finite = prob.isfinite().all(1, keepdim=True)
         self._values[places] = torch.where(finite, prob, self._values[places])
 
@@ -116,13 +118,17 @@ class PathRecorder:
         self._values = torch.zeros(self.shape[0], self.shape[2], dtype=torch.float32, device=device)
 
     def _places(self, idx):
+        on_cpu = idx.device.type == "cpu"  # elsewhere the check would wait for the device
+        last = self.shape[0] - 1 if self.rows is None else int(self.rows.max())
+        if on_cpu and len(idx) and not 0 <= int(idx.min()) <= int(idx.max()) <= last:
+            raise ValueError(f"idx holds a sample that is not followed: samples go from 0 to {last}")
         if self.rows is None:
             return idx
         if self._place is None or self._place.device != idx.device:
             place = torch.full((int(self.rows.max()) + 1,), -1)
             place[torch.from_numpy(self.rows)] = torch.arange(len(self.rows))
             self._place = place.to(idx.device)
-        if idx.device.type == "cpu" and ((idx >= len(self._place)) | (self._place[idx % len(self._place)] < 0)).any():
+        if on_cpu and (self._place[idx] < 0).any():
             raise ValueError("idx holds a sample that is not among the rows followed")
         return self._place[idx]
 

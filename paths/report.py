@@ -80,7 +80,7 @@ def write_report(
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(name),
-        "summary": f"{int(num_errors):,} of {len(given):,} labels are estimated to be wrong.",
+        "summary": f"{int(num_errors):,} of {len(order):,} labels are estimated to be wrong.",
         "limit": f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples."
         if len(order) > LIMIT
         else "",

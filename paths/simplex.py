@@ -13,6 +13,7 @@ MARKS = {
     "given": dict(marker="x", color=plots.GIVEN, ms=12, mew=3, ls="none", zorder=3),
     "truth": dict(marker="x", color=plots.TRUTH, ms=7.5, mew=2, ls="none", zorder=4),
     "start": dict(marker="D", color=plots.START, mec="black", mew=0.6, ms=6.5, ls="none", zorder=6),
+    "early_stop": dict(marker="*", color=plots.RIVAL_COLORS[1], mec="black", mew=0.6, ms=12, ls="none", zorder=6.5),
     "end": dict(marker="o", color="white", mec="black", mew=0.9, ms=4.5, ls="none", zorder=7),
     "filtered_end": dict(marker="o", color="black", ms=4.5, ls="none", zorder=8),
 }
@@ -31,7 +32,10 @@ def barycentric(probs, classes):
 
 
 class Trail:
-    """A sample's moving path in axes: raw thin, filtered thick and coloured by time, its start and its ends."""
+    """A sample's moving path in axes: raw thin, filtered thick and coloured by time, its start and its ends.
+
+    The sample's early_stop, a time, is marked on the raw path, once it is reached.
+    """
 
     def __init__(self, ax, sample):
         self.time = sample.time
@@ -41,6 +45,9 @@ class Trail:
         ax.add_collection(self.trail, autolim=False)
         self.ends = [ax.plot([], [], **MARKS[mark], clip_on=False)[0] for mark in ("end", "filtered_end")]
         ax.plot(*self.raw[0], **MARKS["start"], clip_on=False)
+        self.early_stop = sample.early_stop
+        if self.early_stop is not None:
+            self.stop = ax.plot([], [], **MARKS["early_stop"], clip_on=False)[0]
 
     def show(self, time):
         """Draw the path up to a time from 0 to 1."""
@@ -50,13 +57,19 @@ class Trail:
         self.trail.set_array(self.time[1:n])
         for end, points in zip(self.ends, (self.raw, self.filtered), strict=True):
             end.set_data(*points[n - 1 : n].T)
+        if self.early_stop is not None:
+            reached = max(np.searchsorted(self.time, self.early_stop, side="right"), 1)
+            self.stop.set_data(*self.raw[reached - 1 : reached if time >= self.early_stop else 0].T)
 
 
 def path_legend(fig, scene, fontsize=9):
     """The legend of paths, below everything, in as many columns as there is room for."""
     marks = {mark: dict(style, zorder=None) for mark, style in MARKS.items()}
     raw, filtered = dict(color=plots.RAW, lw=0.8), dict(color=TIME_COLORS(0.5), lw=2.2)
-    entries = {f"start ({plots.plain(scene.step_name, 20)} 0)": marks["start"]}
+    step_name = plots.plain(scene.step_name, 20)
+    entries = {f"start ({step_name} 0)": marks["start"]}
+    if scene.early_stop is not None:
+        entries[f"early stop ({step_name} {scene.early_stop * scene.step_size:,})"] = marks["early_stop"]
     for name, mark, line in (("raw", "end", raw), ("filtered", "filtered_end", filtered)):
         entries[f"{name} path and its end"] = dict(marks[mark], mfc=marks[mark]["color"], ls="-", **line)
     entries["given label"] = marks["given"]

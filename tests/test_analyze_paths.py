@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 import analyze_paths
 import main_gen_path
 from errors import BadInput
 from paths.label_errors import find_label_errors
+from paths.recorder import PathRecorder
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
@@ -89,9 +91,9 @@ def test_samples_csv_holds_visited_rows_and_no_nan(analysis):
 def test_steps_csv_shows_mislabelled_samples_nearer_the_truth_than_their_labels(analysis):
     found = rows(analysis / "steps.csv")
     assert [row["epoch"] for row in found] == list("012345")
-    nearest = min(float(row["raw_l2, to the clean label, mislabelled samples"]) for row in found)
+    nearest = min(float(row["raw_l2_mislabelled"]) for row in found)
     assert nearest < np.sqrt(2)
-    assert all(0 <= float(row["filtered_accuracy, clean labels"]) <= 1 for row in found)
+    assert all(0 <= float(row["filtered_accuracy_clean"]) <= 1 for row in found)
 
 
 def test_the_summary_says_how_many_suspects_are_right(analysis, runs):
@@ -107,14 +109,17 @@ def test_the_summary_says_how_many_suspects_are_right(analysis, runs):
 def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, runs, workplace, tables_only):
     copy = workplace / "run"
     shutil.copytree(runs["noisy"], copy)
-    (copy / "analysis" / "old.txt").write_text("from before")
+    (copy / "analysis" / "chosen_simplex.png").write_text("from before")
+    (copy / "analysis" / "marks.csv").write_text("hours of work")
     analyze_paths.main([str(copy)])
-    assert not (copy / "analysis" / "old.txt").exists()
+    assert not (copy / "analysis" / "chosen_simplex.png").exists()
+    assert (copy / "analysis" / "marks.csv").read_text() == "hours of work"
+    assert [p.name for p in copy.iterdir() if p.name.startswith("analysis")] == ["analysis"]
     (workplace / "mine").mkdir()
-    (workplace / "mine" / "thesis.txt").write_text("dear")
+    (workplace / "mine" / "summary.txt").write_text("dear")
     with pytest.raises(BadInput, match="is there and no earlier analysis"):
         analyze_paths.main([str(copy), "--out", str(workplace / "mine")])
-    assert (workplace / "mine" / "thesis.txt").exists()
+    assert (workplace / "mine" / "summary.txt").exists()
 
 
 def test_of_a_clean_run_top_suspects_stand_for_mislabelled_samples(runs, workplace):
@@ -215,8 +220,17 @@ def test_with_true_distributions_distances_are_to_them(loose, workplace, tables_
     path = np.load("path.npy")
     found = rows(out / "steps.csv")
     expected = np.linalg.norm(path - 0.1, axis=2).mean(0)
-    np.testing.assert_allclose([float(row["raw_l2, to p*, all samples"]) for row in found], expected, rtol=1e-4)
+    np.testing.assert_allclose([float(row["raw_l2"]) for row in found], expected, rtol=1e-4)
     assert "base_difficulty" in rows(out / "samples.csv")[0]
+
+
+def test_a_recorder_that_was_fed_logits_is_found_out(loose, workplace):
+    recorder = PathRecorder("logits.npy", 120, 2, 10)
+    for step in range(2):
+        recorder.record(step, np.arange(120), torch.randn(120, 10))
+    recorder.close()
+    with pytest.raises(BadInput, match="give probabilities"):
+        analyze_paths.main(["logits.npy", *loose[1:]])
 
 
 @pytest.mark.parametrize(
@@ -228,6 +242,9 @@ def test_with_true_distributions_distances_are_to_them(loose, workplace, tables_
         (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "the path has 120 samples"),
         (lambda: np.save("labels.npy", np.load("labels.npy") + 1), "has the label 10"),
         (lambda: np.save("images.npy", np.load("images.npy")[1:]), "has 119 images"),
+        (lambda: np.save("images.npy", np.zeros((120, 3, 8, 8), np.uint8)), r"expected uint8 \(N, H, W\)"),
+        (lambda: np.save("path.npy", np.ones((120, 4, 1))), "has one class only"),
+        (lambda: np.save("path.npy", np.load("path.npy") * np.nan), "not finite"),
         (lambda: open("names.txt", "w").write("one\n"), "has 1 lines, the path has 10 classes"),
     ],
 )
@@ -243,7 +260,12 @@ def test_all_mistakes_come_at_once(runs, workplace):
     with pytest.raises(BadInput) as found:
         analyze_paths.main(flags)
     text = str(found.value)
-    for part in ("--labels: a run's folder has its own", "--idx 99999", "nowhere/args.json", "there is no folder a"):
+    for part in (
+        "--labels: a run's folder has its own",
+        "--idx 99999",
+        "nowhere/args.json",
+        "--out a/b: there is no folder",
+    ):
         assert part in text
     with pytest.raises(BadInput, match="--idx x: expected sample numbers"):
         analyze_paths.main([str(runs["noisy"]), "--idx", "x"])
@@ -251,3 +273,27 @@ def test_all_mistakes_come_at_once(runs, workplace):
         folder = workplace / "none"
         shutil.copytree(runs["noisy"], folder, ignore=shutil.ignore_patterns("PATH_*", "analysis"))
         analyze_paths.main([str(folder)])
+
+
+def test_labels_corrected_by_hand_are_not_judged_by_the_old_ones(runs, workplace, tables_only, capsys):
+    """Marks of the page, back through --ny_file: the new labels are the better ones."""
+    with np.load(runs["noisy"] / "labels.npz") as labels:
+        y, ny = labels["y"], labels["ny"]
+    lines = [f"{i},{a},{b},{'wrong' if a != b else ''}" for i, (a, b) in enumerate(zip(y, ny, strict=True))]
+    (workplace / "marks.csv").write_text("\n".join(["idx,given_label,label,mark", *lines]) + "\n")
+    flags = [*RUN, "--train_size", "600", "--seed", "1", "--epochs", "2"]
+    run = main_gen_path.main([*flags, "--ny_file", "marks.csv", "--run_name", "corrected"])
+    assert "they correct 0.3" in capsys.readouterr().out
+    out = analyze_paths.main([str(run)])
+    assert "true:" not in (out / "summary.txt").read_text()
+    found = rows(run / "metrics.csv")[-1]
+    assert found["train_acc_clean"] == found["train_acc_noisy"]
+
+
+def test_inputs_inside_a_run_that_is_to_be_replaced_are_refused(runs, workplace):
+    copy = workplace / "results/Gen_path/run_again"
+    shutil.copytree(runs["noisy"], copy)
+    np.save(copy / "labels.npy", np.load(copy / "labels.npz")["ny"])
+    with pytest.raises(BadInput, match="which --overwrite replaces; move it out first"):
+        main_gen_path.main([*RUN, "--ny_file", str(copy / "labels.npy"), "--run_name", "again", "--overwrite"])
+    assert (copy / "labels.npy").exists()

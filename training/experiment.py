@@ -114,6 +114,8 @@ class Experiment:
         if dataset.valid and args.valid_size:
             held_out = f"{len(dataset.valid.labels)} for validation (the set's own split)"
         wrong = ""
+        if data.corrected:
+            wrong = f": they correct {realised_rate(data.y, data.ny):.4f} of all labels"
         if data.noise_realised:
             trained = realised_rate(data.y[data.train_idx], data.ny[data.train_idx])
             wrong = f": {data.noise_realised:.4f} of all labels are wrong, {trained:.4f} of those trained on"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torchvision
 
+from data.noise import split_file_and_key
 from errors import BadInput, RunFailure
 from models import build_model
 from training.figures import plot_curves
@@ -63,6 +64,11 @@ def check_free(path, args):
                 f"{path}: is not a run's folder (no args.json), so --overwrite leaves it alone; "
                 "choose another name or move it away"
             )
+        inputs = {"ny_file": args.ny_file and split_file_and_key(args.ny_file)[0]}
+        inputs |= {name: getattr(args, name, None) for name in ("data_dir", "human_probs")}
+        for name, file in inputs.items():
+            if file and path.resolve() in Path(file).resolve().parents:
+                raise BadInput(f"--{name} {file}: lies in {path}, which --overwrite replaces; move it out first")
 
 
 class RunFolder:
@@ -99,6 +105,7 @@ class RunFolder:
                     },
                     "num_samples": len(data.y),
                     "noise_realised": data.noise_realised,
+                    "labels_corrected": data.corrected,
                     **data.fingerprints(),
                     **resolved,
                 },

@@ -35,7 +35,7 @@ def by_hand(q, y):
         "area_under_margin": (np.log(p) - np.log(rival)).mean(),
         "el2n": error.mean(),
         "el2n_at_step": error[len(q) // 10],
-        "forgetting": sum(a and not b for a, b in zip(correct, correct[1:], strict=False)),
+        "forgetting": sum(a and not b for a, b in zip(correct, correct[1:], strict=False)) if any(correct) else len(q),
         "first_learned": next((t for t, c in enumerate(correct) if c), len(q)),
         "mean_cross_entropy": -np.log(p).mean(),
         "detour": steps.sum() / np.linalg.norm(q[-1] - q[0]),
@@ -176,3 +176,24 @@ def test_accuracy_of_raw_and_filtered_predictions_by_hand():
     np.testing.assert_allclose(found["filtered_accuracy"], smooth[seen].mean(0))
     only = np.arange(9) < 3
     np.testing.assert_allclose(accuracy_of(path, labels, 0.3, only)["filtered_accuracy"], smooth[:3].mean(0))
+
+
+def test_a_step_that_a_sample_missed_holds_its_prediction_of_the_step_before():
+    path, labels = random_path()
+    gaps = path.copy()
+    gaps[2, 5:7] = 0
+    gaps[3, :2] = 0
+    path[2, 5:7] = path[2, 4]
+    path[3, :2] = path[3, 2]
+    found, expected = compute(gaps, labels), compute(path, labels)
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+def test_a_long_path_is_read_in_chunks_of_few_samples(monkeypatch):
+    path, labels = random_path(num_samples=10)
+    whole = compute(path, labels)
+    monkeypatch.setattr(measures, "CHUNK_BYTES", 4 * 12 * 4 * 3)  # of three samples
+    assert [len(range(10)[rows]) for rows, _ in measures.chunks(path)] == [3, 3, 3, 1]
+    for name, values in compute(path, labels).items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)

@@ -69,7 +69,7 @@ def test_followed_samples_are_named_by_their_own_idx(tmp_path):
         recorder.record(1, torch.tensor([4]), predictions(1)[:1])
         with pytest.raises(ValueError, match="not among the rows"):
             recorder.record(1, torch.tensor([5]), predictions(1)[:1])
-        with pytest.raises(ValueError, match="not among the rows"):
+        with pytest.raises(ValueError, match="that is not followed"):
             recorder.record(1, torch.tensor([18]), predictions(1)[:1])
     path = np.load(tmp_path / "p.npy")
     np.testing.assert_array_equal(path[[2, 0], 0], predictions(0)[:2].numpy().astype(np.float16))
@@ -186,3 +186,18 @@ def test_the_file_needs_torch_and_numpy_only():
     )
     found = subprocess.run([sys.executable, "-c", code, module.__file__], capture_output=True, text=True).stdout.split()
     assert set(found) - set(sys.stdlib_module_names) == {"numpy", "torch"}
+
+
+@pytest.mark.parametrize(
+    "idx, shape, message",
+    [
+        ([0, 20], (2, 3), "samples go from 0 to 19"),
+        ([-1, 0], (2, 3), "samples go from 0 to 19"),
+        ([0, 1], (2, 1), r"must have shape \(2, 3\)"),
+        ([0, 1], (1, 3), r"must have shape \(2, 3\)"),
+        ([0, 1], (2, 4), r"must have shape \(2, 3\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_not_broadcast(tmp_path, idx, shape, message):
+    with PathRecorder(tmp_path / "p.npy", 20, 2, 3) as recorder, pytest.raises(ValueError, match=message):
+        recorder.record(0, torch.tensor(idx), torch.rand(shape))

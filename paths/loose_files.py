@@ -1,0 +1,118 @@
+"""A recorded path of anybody's, from loose files: a path, labels, images, class names, true distributions."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data.images import decode, is_image
+from errors import BadInput, Problems
+from paths.recorded import Recorded, open_path
+from supervision.table import read_distributions
+
+SIDE = 64  # pixels that images of a folder are decoded to
+
+
+def open_files(args):
+    """The Recorded path of args.path and of --labels, --images, --class_names, --true_probs. BadInput names all
+    that is wrong."""
+    problems, given, names, probs, images = Problems(), None, None, None, (None, None)
+    try:
+        path = open_path(args.path)
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+    if args.labels is None:
+        problems.add("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
+    else:
+        with problems.collect():
+            given = _labels(args.labels, path)
+    if args.class_names:
+        with problems.collect():
+            names = _names(args.class_names, path.shape[2])
+    if args.true_probs:
+        with problems.collect():
+            probs = _probs(args.true_probs, path)
+    if args.images:
+        with problems.collect():
+            images = _images(args.images, len(path))
+    problems.stop_if_any()
+    return Recorded(
+        name=Path(args.path).stem,
+        path=path,
+        given=given,
+        class_names=names or [str(k) for k in range(path.shape[2])],
+        true_probs=probs,
+        files=images[1],
+        images=images[0],
+    )
+
+
+def _array(flag, file):
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        raise BadInput(f"{flag} {file}: not a readable .npy array ({problem}); give an intact one") from None
+
+
+def _labels(file, path):
+    labels = np.asarray(_array("--labels", file))
+    if labels.shape != path.shape[:1] or labels.dtype.kind not in "iu":
+        raise BadInput(
+            f"--labels {file}: has shape {labels.shape} of {labels.dtype}, the path has {len(path)} samples; "
+            "give a whole number for each, in the same order"
+        )
+    if labels.min() < 0 or labels.max() >= path.shape[2]:
+        wrong = labels[(labels < 0) | (labels >= path.shape[2])][0]
+        raise BadInput(f"--labels {file}: has the label {wrong}, the path has classes 0 to {path.shape[2] - 1}")
+    return labels.astype(np.int64)
+
+
+def _names(file, num_classes):
+    try:
+        names = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"--class_names {file}: cannot be read ({problem}); give a text file, a name a line") from None
+    if len(names) != num_classes:
+        raise BadInput(
+            f"--class_names {file}: has {len(names)} lines, the path has {num_classes} classes; give a name a line"
+        )
+    return names
+
+
+def _probs(file, path):
+    try:
+        probs = read_distributions(file).numpy()
+    except ValueError as problem:
+        raise BadInput(f"--true_probs {problem}") from None
+    if probs.shape != path.shape[::2]:
+        raise BadInput(f"--true_probs {file}: has shape {probs.shape}, the path needs {path.shape[::2]}")
+    return probs
+
+
+def _images(source, num_samples):
+    """(function of idx, file names or None) of a .npy of images, or of a folder, in sorted relative-path order."""
+    source = Path(source)
+    if source.is_dir():
+        files = sorted(f.relative_to(source).as_posix() for f in source.rglob("*") if is_image(f))
+        found = len(files)
+        images = (lambda idx: [or_grey(lambda i=i: decode(source / files[i], SIDE, 3), files[i]) for i in idx]), files
+    else:
+        array = _array("--images", source)
+        fits = isinstance(array, np.ndarray) and array.dtype == np.uint8
+        if not fits or array.ndim not in (3, 4) or array.shape[3:] not in ((), (1,), (3,)):
+            found = f"{array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
+            raise BadInput(f"--images {source}: expected uint8 (N, H, W) or (N, H, W, 1 or 3), found {found}")
+        found = len(array)
+        images = (lambda idx: array[idx].reshape(len(idx), *array.shape[1:3], -1)), None
+    if found != num_samples:
+        raise BadInput(f"--images {source}: has {found} images, the path has {num_samples} samples; give one for each")
+    return images
+
+
+def or_grey(read, name):
+    """read()'s image, or a grey one and a warning where the file cannot be read: one bad image spoils no analysis."""
+    try:
+        return read()
+    except Exception as problem:  # whatever a damaged file makes Pillow say
+        print(f"warning: {name}: cannot be read ({problem}); shown as grey", file=sys.stderr)
+        return np.full((8, 8, 3), 128, np.uint8)
