@@ -47,7 +47,8 @@ def experiment_parser(description, **defaults):
         "--valid_size",
         type=errors.not_negative,
         default=0.1,
-        help="validation split of the training set: below 1 a share, from 1 a count; 0: the test set chooses",
+        help="validation split of the training set: below 1 a share, from 1 a count; 0: none (then the test set "
+        "chooses epochs, in scripts that choose any)",
     )
     flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
     flag("--num_work", type=errors.whole, default=4, help="worker processes for images that do not fit in memory")

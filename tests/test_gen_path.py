@@ -1,6 +1,11 @@
 """main_gen_path.py on digits: what is recorded, when, and that recording changes nothing."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +107,24 @@ def test_following_more_samples_than_there_are_is_bad_input(quick, workplace):
     with pytest.raises(BadInput, match="--fine_samples 201: there are 200"):
         main_gen_path.main(quick("--fine_samples", 201))
     assert not list(workplace.iterdir())
+
+
+def test_killed_at_any_moment_the_complete_steps_are_those_of_the_whole_run(quick, workplace):
+    flags = quick("--epochs", 150, "--path_dtype", "float32", "--overwrite")
+    whole = main_gen_path.main([*flags, "--run_name", "whole"])
+    # as the script, but for steps that go to disk at once instead of every ten seconds
+    code = "import sys, paths.recorder as r; r.FLUSH_SECONDS = 0; import main_gen_path as m; m.main(sys.argv[1:])"
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", code, *flags, "--run_name", "killed"]
+    environment = {"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    killed = Path("results/Gen_path/run_killed")
+    while process.poll() is None:
+        if (killed / "PATH_TRAIN_COARSE.json").exists() and sidecar(killed, "PATH_TRAIN_COARSE")["complete_steps"] >= 5:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.02)
+    for name in ("PATH_TRAIN_COARSE", "PATH_BATCH_COARSE", "PATH_BATCH_FINE"):
+        steps = sorted(map(int, sidecar(killed, name)["complete"]))
+        assert 2 < len(steps) < path(whole, name).shape[1] and steps == list(range(len(steps)))
+        np.testing.assert_array_equal(path(killed, name)[:, steps], path(whole, name)[:, steps])
