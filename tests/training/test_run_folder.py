@@ -110,7 +110,7 @@ def test_of_image_folders_labels_npz_keeps_the_paths(tmp_path):
     )
     y = np.array([0, 1])
     data = SimpleNamespace(
-        dataset=dataset, y=y, ny=y, train_idx=y, valid_idx=y[:0], noise_realised=0.0, fingerprints=dict
+        corrected=False, dataset=dataset, y=y, ny=y, train_idx=y, valid_idx=y[:0], noise_realised=0.0, fingerprints=dict
     )
     args = SimpleNamespace(save_epochs=[], epochs=1, ny_ratio=0.0, ny_kind="symmetric", ny_file=None, dataset="folder")
     run = RunFolder.create(tmp_path / "run", args, data, SimpleNamespace(describe=dict))
@@ -263,7 +263,7 @@ def test_a_checkpoint_too_large_for_the_disk_leaves_the_epoch_before(tmp_path):
 
 # ------------------------------------------------------------------------------------ when it may be replaced
 
-KEEP, REPLACE = SimpleNamespace(overwrite=False), SimpleNamespace(overwrite=True)
+KEEP, REPLACE = (SimpleNamespace(overwrite=overwrite, ny_file=None) for overwrite in (False, True))
 
 
 def test_a_folder_that_is_not_there_or_empty_is_free(tmp_path):
