@@ -51,16 +51,25 @@ def set_up(mode="FULL"):
 def show(fig, width=None):
     """Show a matplotlib figure as a PNG of at most 256 colours: a notebook with its figures stays small."""
     from IPython.display import Image, display
-    from PIL import Image as Picture
 
-    drawn, packed = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     fig.savefig(drawn, format="png", dpi=110)
-    Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(packed, "PNG", optimize=True)
-    display(Image(packed.getvalue(), width=width))
+    display(Image(_packed(drawn), width=width))
 
 
 def show_file(path, width=None):
-    """Show a picture or an animation that was written to a file."""
+    """Show a picture, as PNG of at most 256 colours, or an animation that was written to a file."""
     from IPython.display import Image, display
 
-    display(Image(data=Path(path).read_bytes(), format=Path(path).suffix[1:], width=width))
+    data = _packed(path) if Path(path).suffix == ".png" else Path(path).read_bytes()
+    # A GIF as image/png, too: GitHub shows no image/gif of a notebook, and browsers go by what the data is.
+    display(Image(data=data, format="png", width=width))
+
+
+def _packed(picture):
+    from PIL import Image
+
+    packed = io.BytesIO()
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    return packed.getvalue()

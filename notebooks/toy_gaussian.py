@@ -1,9 +1,9 @@
 """What the toy notebooks share: Gaussian classes with a known p*(y|x), and many small networks trained at once.
 
 data = draw_gaussians(seed=0)
-oht = OneHot(3)(data.x[data.train], data.y[data.train], None)
-run = train(Students(1, (30, 128, 128, 3), seed=0), data, oht[None], epochs=100, lr=5e-4, batch_size=32)
-accuracy = evaluate(run.best, data, data.test)["accuracy"]   # (1,), of the epoch that validation chose
+p_tar = training_targets(data, [OneHot(3), SmoothedLabel(3, 0.03)])
+run = train(Students(2, (30, 128, 128, 3), seed=0), data, p_tar, epochs=100, lr=5e-4, batch_size=32)
+accuracy = evaluate(run.best, data, data.test)["accuracy"]   # (2,), of the epochs that validation chose
 """
 
 import math
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy import stats
-from tqdm.auto import tqdm
+from torch import nn
+from tqdm import tqdm
 
-from supervision.losses import distillation_loss
 from supervision.targets import one_hot
 from utils import expected_calibration_error
 
@@ -74,17 +74,24 @@ def draw_gaussians(num_samples=100_000, dim=30, variance=6.0, seed=0, means=None
     return Gaussians(x, y, posterior(x, means, variance), means, variance, *rows)
 
 
-# ------------------------------------------------------------------------------------- noise on p_tar
+# ------------------------------------------------------------------------------------------------ p_tar
+
+
+def training_targets(data, targets):
+    """(S, n, K): what each of the p_tar objects of supervision.targets says of the n training rows."""
+    x, y = data.x[data.train], data.y[data.train]
+    idx = torch.arange(len(x), device=x.device)
+    return torch.stack([target(x, y, idx) for target in targets])
 
 
 def mix_with_label(p_star, y, share):
-    """(1 - a) p* + a e_y for each of the shares a (S,): (S, N, K)."""
+    """(1 - a) p* + a e_y for each of the shares a (S,): (S, n, K)."""
     share = torch.as_tensor(share, dtype=torch.float32, device=p_star.device)[:, None, None]
     return (1 - share) * p_star + share * one_hot(y, p_star.shape[1])
 
 
 def add_gaussian_noise(p_star, variance, seed):
-    """p* + N(0, v), clipped at 0 and renormalised, for each of the variances v (S,): (S, N, K).
+    """p* + N(0, v), clipped at 0 and renormalised, for each of the variances v (S,): (S, n, K).
 
     Drawn once for each sample: drawn anew at each visit, it would average out. Where clipping leaves nothing the
     noise is drawn again.
@@ -101,7 +108,7 @@ def add_gaussian_noise(p_star, variance, seed):
 
 
 def distance(p, p_star):
-    """|p - p*|, the L2 distance of each sample's distribution: (..., N)."""
+    """|p - p*|, the L2 distance of each sample's distribution: (..., n)."""
     return (p - p_star).norm(dim=-1)
 
 
@@ -117,45 +124,61 @@ class Students:
     """S multi-layer perceptrons of one shape: a layer of all of them is one batched matrix product.
 
     sizes: (D, hidden, ..., K), ReLU between. Weights are drawn as nn.Linear draws them. same_start: all from one
-    initial network, so that they differ in what they are trained on alone.
+    initial network, so that they differ in what they are trained on alone. parameters: a weight (S, inputs, outputs)
+    and a bias (S, 1, outputs) for each layer.
     """
 
     def __init__(self, num, sizes, seed, same_start=True, device="cpu"):
         generator = torch.Generator().manual_seed(seed)
         self.parameters = []
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            for rows in (inputs, 1):  # a weight (S, inputs, outputs), a bias (S, 1, outputs)
+            for rows in (inputs, 1):
                 draw = torch.rand(1 if same_start else num, rows, outputs, generator=generator)
                 draw = ((2 * draw - 1) / math.sqrt(inputs)).expand(num, rows, outputs)
-                self.parameters.append(draw.clone().to(device).requires_grad_())
+                self.parameters.append(draw.clone().to(device))
 
     def __len__(self):
         return len(self.parameters[0])
 
+    @property
+    def layers(self):
+        """[(weight, bias)], from the input on."""
+        return list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+
+    def activations(self, x):
+        """[what goes into each layer..., logits (S, B, K)] of x: (B, D), the same for all, or (S, B, D)."""
+        found = [x.expand(len(self), *x.shape[-2:])]
+        for weight, bias in self.layers:
+            h = found[-1] if len(found) == 1 else found[-1].relu_()
+            found.append(torch.baddbmm(bias, h, weight))
+        return found
+
     def logits(self, x):
-        """x: (B, D), the same for all, or (S, B, D). Returns (S, B, K)."""
-        h = x.expand(len(self), *x.shape) if x.ndim == 2 else x
-        last = len(self.parameters) - 2
-        for layer in range(0, len(self.parameters), 2):
-            h = torch.baddbmm(self.parameters[layer + 1], h, self.parameters[layer])
-            h = h if layer == last else h.relu()
-        return h
+        """(S, B, K) of x: (B, D), the same for all, or (S, B, D)."""
+        return self.activations(x)[-1]
 
-    @torch.no_grad()
-    def predict(self, x, chunk_size=2000):
-        """Probabilities (S, N, K) of x (N, D)."""
-        return torch.cat([self.logits(part).softmax(2) for part in x.split(chunk_size)], 1)
+    def predict(self, x):
+        """Probabilities (S, N, K) of x (N, D), student by student: for many rows that is the faster order."""
+        return torch.stack([self.network(s)(x) for s in range(len(self))]).softmax(2)
 
-    def copy(self):
-        other = object.__new__(Students)
-        other.parameters = [p.detach().clone().requires_grad_() for p in self.parameters]
-        return other
+    def network(self, which):
+        """One of the students as an nn.Sequential, with a copy of its weights; without gradient."""
+        modules = []
+        for weight, bias in self.layers:
+            linear = nn.utils.skip_init(nn.Linear, *weight.shape[1:], device=weight.device, dtype=weight.dtype)
+            linear.weight.data.copy_(weight[which].T)
+            linear.bias.data.copy_(bias[which, 0])
+            modules += [linear, nn.ReLU()]
+        return nn.Sequential(*modules[:-1]).requires_grad_(False)
 
     def pick(self, which):
-        """Some of the students, as Students of their own. which: int64 (n,)."""
+        """Students of their own: copies of some, or with a slice, the very weights of those. which: (n,) int64."""
         other = object.__new__(Students)
-        other.parameters = [p.detach()[which].clone().requires_grad_() for p in self.parameters]
+        other.parameters = [p[which] for p in self.parameters]
         return other
+
+    def copy(self):
+        return self.pick(torch.arange(len(self)))
 
 
 @dataclass
@@ -165,52 +188,71 @@ class Run:
     start: Students
     last: Students
     best: Students
-    best_epoch: torch.Tensor  # (S,), the first on ties
+    best_epoch: torch.Tensor  # (S,), from 0, the first on ties
     valid_accuracy: list = field(default_factory=list)  # an (S,) tensor an epoch
 
 
+@torch.no_grad()
 def train(students, data, targets, *, epochs, lr, batch_size, momentum=0.9, seed=0, watch=None, label="training"):
-    """Train all students on their own p_tar by SGD on plain KL, with the same batches; returns a Run.
+    """Train all students on their own p_tar by SGD on plain KL, all with the same batches; returns a Run.
 
     targets: (S, n, K) or (1, n, K), for the n training rows. watch(update, students) is called before every update
-    (and once after the last), such as to record paths.
+    (and once after the last), such as to record paths. The students' own weights are changed.
     """
     x, valid_x, valid_y = data.x[data.train], data.x[data.valid], data.y[data.valid]
     order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(students.parameters, lr, momentum=momentum)
     run = Run(students.copy(), students, students.copy(), torch.full((len(students),), -1, device=x.device))
     best_accuracy = torch.full((len(students),), -1.0, device=x.device)
-    targets = targets.expand(len(students), *targets.shape[1:])
+    targets = targets.expand(len(students), *targets.shape[1:]).transpose(0, 1).contiguous()  # a batch lies together
+    velocity = [torch.zeros_like(p) for p in students.parameters]
+    # On a CPU, an epoch is trained in blocks of students whose weights fit in its cache: a third of the time
+    size = 16 if x.device.type == "cpu" and not watch else len(students)
+    blocks = [slice(start, start + size) for start in range(0, len(students), size)]
     update = 0
-    for epoch in tqdm(range(epochs), desc=label, unit="epoch", disable=None):
-        for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch_size):
-            if watch:
-                watch(update, students)
-            logits, p_tar = students.logits(x[rows]), targets[:, rows]
-            # plain KL is half of what the scripts minimise; times S, so that each student has its own batch mean
-            loss = 0.5 * len(students) * distillation_loss(logits.flatten(0, 1), p_tar.flatten(0, 1), 1.0)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            update += 1
+    for epoch in tqdm(range(epochs), desc=label, unit="epoch"):
+        batches = torch.randperm(len(x), generator=order).to(x.device).split(batch_size)
+        for block in blocks:
+            part, moving = students.pick(block), [v[block] for v in velocity]
+            for done, rows in enumerate(batches):
+                if watch:
+                    watch(update + done, students)
+                sgd_step(part, moving, x[rows], targets[rows, block].transpose(0, 1), lr, momentum)
+        update += len(batches)
         accuracy = (students.predict(valid_x).argmax(2) == valid_y).float().mean(1)
         run.valid_accuracy.append(accuracy)
         better = accuracy > best_accuracy
         best_accuracy = torch.where(better, accuracy, best_accuracy)
         run.best_epoch = torch.where(better, epoch, run.best_epoch)
-        with torch.no_grad():
-            for kept, now in zip(run.best.parameters, students.parameters, strict=True):
-                kept.copy_(torch.where(better[:, None, None], now, kept))
+        for kept, now in zip(run.best.parameters, students.parameters, strict=True):
+            kept.copy_(torch.where(better[:, None, None], now, kept))
     if watch:
         watch(update, students)
     return run
+
+
+def sgd_step(students, velocity, x, p_tar, lr, momentum):
+    """A step of each student on its batch mean of KL(p_tar || q), half of distillation_loss at tau 1.
+
+    x: (B, D). p_tar: (S, B, K). velocity: a tensor a parameter. The gradient is written out: KL's by the logits is
+    q - p_tar, and a product that adds to a matrix is momentum and gradient in one. Half of autograd's time.
+    """
+    *inputs, logits = students.activations(x)
+    gradient = (logits.softmax(2) - p_tar) / len(x)
+    for layer in reversed(range(len(inputs))):
+        h, weight = inputs[layer], students.parameters[2 * layer]
+        velocity[2 * layer].baddbmm_(h.transpose(1, 2), gradient, beta=momentum)
+        velocity[2 * layer + 1].mul_(momentum).add_(gradient.sum(1, keepdim=True))
+        if layer:
+            gradient = torch.bmm(gradient, weight.transpose(1, 2)).mul_(h > 0)
+    for p, v in zip(students.parameters, velocity, strict=True):
+        p.add_(v, alpha=-lr)
 
 
 def evaluate(students, data, rows):
     """{"accuracy", "ece" (10 bins), "ece_3" (the published 3), "distance" (mean |q - p*|)}: (S,) arrays."""
     y, p_star, found = data.y[rows], data.p_star[rows], []
     for s in range(len(students)):
-        q = students.pick(torch.tensor([s])).predict(data.x[rows])[0]
+        q = students.network(s)(data.x[rows]).softmax(1)
         confidence, predicted = q.max(1)
         right = predicted == y
         found.append(
@@ -224,10 +266,48 @@ def evaluate(students, data, rows):
     return {name: np.array([row[name] for row in found]) for name in found[0]}
 
 
-def spearman(a, b, seed=0):
-    """(rho, low, high): Spearman's rank correlation and its 95 % bootstrap interval over pairs."""
-    rho = stats.spearmanr(a, b).statistic
-    resampled = stats.bootstrap(
-        (a, b), lambda x, y: stats.spearmanr(x, y).statistic, paired=True, vectorized=False, n_resamples=2000, rng=seed
-    )
-    return float(rho), float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
+# ------------------------------------------------------------------------------- numbers for statements
+
+
+def spearman(a, b, seed=0, resamples=500):
+    """(rho, low, high): Spearman's rank correlation and its 95 % bootstrap interval over pairs (percentiles)."""
+    a, b = np.asarray(a), np.asarray(b)
+    drawn = np.random.default_rng(seed).integers(len(a), size=(resamples, len(a)))
+    ranks = [stats.rankdata(values[drawn], axis=1) for values in (a, b)]
+    ranks = [r - r.mean(1, keepdims=True) for r in ranks]
+    scale = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    known = scale > 0  # where not all pairs drawn are alike
+    low, high = np.quantile((ranks[0] * ranks[1]).sum(1)[known] / scale[known], [0.025, 0.975])
+    return float(stats.spearmanr(a, b).statistic), float(low), float(high)
+
+
+def mean_difference(a, b, seed=0, resamples=2000):
+    """(mean of a - mean of b, low, high), with the 95 % bootstrap interval over two independent samples."""
+    rng = np.random.default_rng(seed)
+    means = [np.asarray(v)[rng.integers(len(v), size=(resamples, len(v)))].mean(1) for v in (a, b)]
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    return float(np.mean(a) - np.mean(b)), float(low), float(high)
+
+
+def over_seeds(values):
+    """(mean, low, high): the 95 % t-interval of a mean over seeds; two at least."""
+    values = np.asarray(values, float)
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def sign(interval, below, above, unclear):
+    """The words for (value, low, high): by the side of 0 on which its whole interval lies."""
+    return below if interval[2] < 0 else above if interval[1] > 0 else unclear
+
+
+def table(columns, rows):
+    """A table in Markdown. rows: lists of texts, as many as columns."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(text).replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def running_median(x, y, bins=12):
+    """(centres, medians): of y, in bins of x with equally many samples each."""
+    parts = np.array_split(np.argsort(x, kind="stable"), bins)
+    return [np.median(x[part]) for part in parts], [np.median(y[part]) for part in parts]

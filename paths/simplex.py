@@ -47,7 +47,8 @@ class Trail:
         ax.plot(*self.raw[0], **MARKS["start"], clip_on=False)
         self.early_stop = sample.early_stop
         if self.early_stop is not None:
-            self.stop = ax.plot([], [], **MARKS["early_stop"], clip_on=False)[0]
+            at = np.searchsorted(self.time, self.early_stop, side="right") - 1
+            self.stop = ax.plot(*self.raw[max(at, 0)], **MARKS["early_stop"], clip_on=False)[0]
 
     def show(self, time):
         """Draw the path up to a time from 0 to 1."""
@@ -58,8 +59,7 @@ class Trail:
         for end, points in zip(self.ends, (self.raw, self.filtered), strict=True):
             end.set_data(*points[n - 1 : n].T)
         if self.early_stop is not None:
-            reached = max(np.searchsorted(self.time, self.early_stop, side="right"), 1)
-            self.stop.set_data(*self.raw[reached - 1 : reached if time >= self.early_stop else 0].T)
+            self.stop.set_visible(time >= self.early_stop)
 
 
 def path_legend(fig, scene, fontsize=9):
@@ -75,7 +75,7 @@ def path_legend(fig, scene, fontsize=9):
     entries["given label"] = marks["given"]
     if scene.true_probs is not None or scene.clean is not None:
         entries["clean label" if scene.true_probs is None else "p*"] = marks["truth"]
-    columns = next(n for n, width in ((5, 8.5), (3, 5.5), (2, 4), (1, 0)) if fig.get_figwidth() >= width)
+    columns = next(n for n, width in ((6, 10.5), (5, 8.5), (3, 5.5), (2, 4), (1, 0)) if fig.get_figwidth() >= width)
     handles = [Line2D([], [], label=label, **style) for label, style in entries.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=fontsize)
 

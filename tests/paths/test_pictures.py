@@ -119,6 +119,35 @@ def test_a_trail_shows_the_path_up_to_a_time():
     np.testing.assert_allclose(trail.trail.get_array(), np.arange(1, 9) / 8)
 
 
+@pytest.mark.parametrize("num_steps, early_stop", [(9, 4), (9, 0), (9, 8), (4500, 1237)])  # 4500 are drawn thinned
+def test_the_early_stop_is_marked_on_the_raw_path_once_it_is_reached(num_steps, early_stop):
+    scene = random_scene(num_samples=1, num_steps=num_steps, early_stop=early_stop)
+    trail = simplex.Trail(Figure().subplots(), scene.sample(0))
+    place = scene.sample(0).points(scene.path[0, early_stop].astype(np.float32))
+    np.testing.assert_allclose(np.ravel(trail.stop.get_data()), place, atol=1e-3)
+    last = num_steps - 1
+    for step, reached in ((early_stop - 1, False), (early_stop, True), (last, True)):
+        trail.show(step / last)
+        assert trail.stop.get_visible() == reached
+
+
+def test_an_early_stop_at_which_a_sample_was_not_visited_is_marked_where_it_was_last():
+    scene = random_scene(num_steps=9, early_stop=5)
+    scene.path[1, [4, 5]] = 0
+    trail = simplex.Trail(Figure().subplots(), scene.sample(1))
+    place = scene.sample(1).points(scene.path[1, 3].astype(np.float32))
+    np.testing.assert_allclose(np.ravel(trail.stop.get_data()), place, atol=1e-3)
+
+
+def test_the_legend_says_when_the_early_stop_was_and_is_silent_without(drawn, tmp_path):
+    for early_stop in (3, None):
+        scene = random_scene(step_name="update", step_size=500, early_stop=early_stop)
+        pictures.simplex_paths(scene, {"some": [3]}, "unused.png", "title")
+        zigzag(scene, [3, 4], tmp_path / "a.gif", "title")  # lays itself out before the mark is reached
+    with_stop, without = (set(texts(fig)) for fig in drawn)
+    assert with_stop - without == {"early stop (update 1,500)"} and without <= with_stop
+
+
 def test_the_given_label_is_a_red_cross_at_its_corner_and_p_star_a_grey_one_where_it_lies(drawn):
     true_probs = np.random.default_rng(2).dirichlet(np.ones(4), size=12)
     scene = random_scene(true_probs=true_probs, idx=np.arange(100, 112))

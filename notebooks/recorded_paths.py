@@ -1,0 +1,176 @@
+"""What CIFAR10_path_analysis needs beside paths/: small recordings, groups of images, differences and their intervals.
+
+runs = open_runs({"noisy": "results/Gen_path/run_cifar10_cosine_n0.4", "clean": None})
+filtered, raw = (error_at(runs["noisy"], smoothing, step=19) for smoothing in (0.1, 1))
+for title, who in groups_of(runs["noisy"]).items():
+    print(title, compared(filtered[who], raw[who], "raw is nearer", "filtered is nearer"))
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+import main_gen_path
+from paths import measures
+from paths.analysis import DISAGREED, Analysis
+from training.recorded_run import open_run
+
+# ---------------------------------------------------------------------------------------------- recordings
+
+RECORDINGS = {  # flags, epochs and, to try things out, fewer epochs
+    "digits": ("--net smallcnn --batch_size 128 --fine_samples 64 --fine_every 2 --augment none", 30, 15),
+    "cifar10": ("--net smallcnn --width 2 --batch_size 64 --train_size 10000 --fine_samples 64 --fine_every 20", 20, 2),
+}
+
+
+def record(dataset, folder, data_dir, fast=False, ny_ratio=0.0):
+    """Record a small run of main_gen_path.py below a folder; returns the run's folder.
+
+    Instead of what the script prints, a line on standard error shows how far it is and how long it still takes.
+    """
+    flags, epochs, few = RECORDINGS[dataset]
+    epochs = few if fast else epochs
+    flags = [*flags.split(), "--dataset", dataset, "--data_dir", str(data_dir), "--epochs", str(epochs)]
+    bar = tqdm(total=epochs, unit="epoch", desc=f"{dataset}, {ny_ratio:.0%} noise")
+    with bar, contextlib.chdir(folder), contextlib.redirect_stdout(EpochCounter(bar)):
+        return Path(folder, main_gen_path.main([*flags, "--ny_ratio", str(ny_ratio)]))
+
+
+class EpochCounter(io.StringIO):
+    """A standard output that counts the lines of epochs, and keeps nothing."""
+
+    def __init__(self, bar):
+        super().__init__()
+        self.bar = bar
+
+    def write(self, text):
+        self.bar.update(text.startswith("epoch "))
+        return len(text)
+
+
+# --------------------------------------------------------------------------------------- runs and their images
+
+
+def open_runs(folders, data_dir=None):
+    """{name: Analysis} of {name: a run's folder, or None for none}; "noisy" without known wrong labels is "main"."""
+    runs = {name: Analysis(open_run(folder, data_dir)) for name, folder in folders.items() if folder}
+    return {"main" if name == "noisy" and run.recorded.wrong is None else name: run for name, run in runs.items()}
+
+
+def followed(run):
+    """(N,) bool: the images that were trained on, so that they have a path."""
+    return np.isfinite(run.score)
+
+
+def mislabelled(run):
+    """(N,) bool: the images followed whose given label is known to be wrong."""
+    wrong = run.recorded.wrong
+    return followed(run) & (np.zeros(len(run.score), bool) if wrong is None else wrong)
+
+
+def truth(run):
+    """(N,) clean labels; where no wrong ones are known, the given ones."""
+    return run.recorded.given if run.recorded.clean is None else run.recorded.clean
+
+
+def groups_of(run):
+    """{title: (N,) bool}: all images, and the ones whose labels are worst: mislabelled, or those people disagree on."""
+    found = {"all images": followed(run)}
+    if (p_star := run.recorded.true_probs) is not None:
+        entropy = np.where(followed(run), -(p_star * measures.log(p_star)).sum(1), -1)
+        most = np.argsort(-entropy, kind="stable")[:DISAGREED]
+        if len(most) < followed(run).sum():
+            found[f"the {len(most):,} people disagree on most"] = np.isin(np.arange(len(entropy)), most)
+    elif mislabelled(run).any():
+        found["mislabelled images"] = mislabelled(run)
+    return found
+
+
+def overview(runs):
+    """A table in Markdown: what each run holds."""
+    rows = []
+    for name, run in runs.items():
+        r, n, wrong = run.recorded, followed(run).sum(), mislabelled(run).sum()
+        rows.append(
+            [
+                f"{name}: `{r.name}`",
+                f"{n:,}",
+                f"{r.path.shape[1]:,} {r.step_name}s",
+                str(r.path.shape[2]),
+                "none" if r.fine is None else f"{r.fine[0].shape[0]:,} images, {r.fine[0].shape[1]:,} steps",
+                "none known" if r.wrong is None else f"{wrong:,} ({wrong / n:.1%})",
+                r.reference[0].replace("p*", "people's votes"),
+            ]
+        )
+    columns = ["run", "images followed", "steps", "classes", "fine path", "wrong labels", "compared with"]
+    return table(columns, rows)
+
+
+def table(columns, rows):
+    """A table in Markdown; rows are lists of texts."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows])
+
+
+# --------------------------------------------------------------------------------------- numbers of single images
+
+
+def last_step(run):
+    return run.recorded.path.shape[1] - 1
+
+
+def prediction_at(run, smoothing, step):
+    """(N, K) float32: the path, filtered with a factor, at a step. A factor of 1 filters nothing: the raw path."""
+    path = run.recorded.path[:, : step + 1]
+    return np.concatenate([measures.filtered(q, smoothing)[:, -1].T for _, q in measures.chunks(path)])
+
+
+def right_at(run, smoothing, step):
+    """(N,) bool: whether that prediction is the clean label."""
+    return prediction_at(run, smoothing, step).argmax(1) == truth(run)
+
+
+def error_at(run, smoothing, step):
+    """(N,): the L2 distance of that prediction to p*, or to the clean label."""
+    return np.linalg.norm(prediction_at(run, smoothing, step) - run.recorded.reference[1], axis=1)
+
+
+def default_factor(run):
+    return measures.default_smoothing(run.recorded.path.shape[1])
+
+
+# ---------------------------------------------------------------------------------------------------- statements
+
+
+def gap(a, b):
+    """(mean, low, high) of a - b over the images, with the 95 % interval of the mean."""
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    half = 1.96 * difference.std() / np.sqrt(max(len(difference), 1))
+    return difference.mean(), difference.mean() - half, difference.mean() + half
+
+
+def compared(a, b, larger, smaller):
+    """Texts: both means, the difference with its interval, and `larger`, `smaller` or that nobody can tell."""
+    mean, low, high = gap(a, b)
+    word = larger if low > 0 else smaller if high < 0 else "not distinguishable"
+    form = "+.3f" if max(abs(low), abs(high)) > 0.001 or low == high else "+.0e"
+    return [f"{np.mean(a):.3f}", f"{np.mean(b):.3f}", f"{mean:{form}} [{low:{form}}, {high:{form}}]", word]
+
+
+def by_verdict(rows):
+    """Rows of a table that end in what `compared` gives, after run and images, as one sentence for each verdict."""
+    found = {}
+    for name, group, *_, a, b, _, verdict in rows:
+        found.setdefault(verdict, []).append(f"{name} run, {group} ({a} against {b})")
+    return "; ".join(f"**{verdict}**: {', '.join(cases)}" for verdict, cases in found.items())
+
+
+def share(hits):
+    """A share of (n,) bool in words, with its 95 % interval (Wilson's)."""
+    if not len(hits):
+        return "none"
+    low, high = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
+    return f"{np.mean(hits):.1%} [{low:.1%}, {high:.1%}]"

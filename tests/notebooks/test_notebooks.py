@@ -1,0 +1,206 @@
+"""The notebooks as they are committed, and what they find when they run: in FAST mode, the same cells on less."""
+
+import copy
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("ipykernel", reason="notebooks need ipykernel to run: pip install -r requirements-dev.txt")
+pytest.importorskip("nbclient", reason="notebooks need nbclient to run: pip install -r requirements-dev.txt")
+
+import nbformat  # noqa: E402
+
+from notebooks import execute  # noqa: E402
+
+NAMES = [
+    "CIFAR10_path_analysis",
+    "ToyGaussian_Part1_noisylabel",
+    "ToyGaussian_Part2_LearningDynamics",
+    "ToyGaussian_Part3_NTK",
+]
+
+# ------------------------------------------------------------------------------------------- as committed
+
+
+@pytest.fixture(params=NAMES)
+def notebook(request):
+    return execute.read(request.param)
+
+
+def with_tag(notebook, tag):
+    return notebook.cells[execute.cell_with(notebook, tag)]
+
+
+def test_there_are_these_four_notebooks():
+    assert execute.names() == NAMES
+
+
+def test_it_is_a_valid_notebook_without_faults(notebook):
+    """Below 2 MB, no machine's paths, no widgets, no warnings, no errors."""
+    nbformat.validate(notebook)
+    assert execute.faults(notebook) == []
+    assert notebook.metadata == execute.METADATA
+
+
+def test_it_starts_with_badge_parameters_and_setup(notebook):
+    assert notebook.cells[0].source.count("\n<!-- badge -->") == 1
+    assert with_tag(notebook, "parameters").source.startswith('MODE = "FULL"')
+    kinds = [cell.cell_type for cell in notebook.cells[:3]]
+    assert kinds == ["markdown", "code", "code"] and with_tag(notebook, "setup") is notebook.cells[2]
+
+
+def test_the_setup_cell_is_the_same_in_all(notebook):
+    assert with_tag(notebook, "setup").source == with_tag(execute.read(NAMES[0]), "setup").source
+
+
+def test_outputs_are_those_of_one_full_run_from_top_to_bottom(notebook):
+    """Or there are none at all."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in cells]
+    if any(cell.outputs for cell in cells):
+        assert counts == list(range(1, len(cells) + 1))
+        assert with_tag(notebook, "setup").outputs[0].text.startswith("FULL on ")
+    else:
+        assert set(counts) == {None}
+
+
+def test_no_run_folder_is_left_in_the_parameters():
+    assert "\nRUN_DIR = None " in with_tag(execute.read("CIFAR10_path_analysis"), "parameters").source
+
+
+# ---------------------------------------------------------------------------------------------- setup cell
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_away_from_a_checkout_the_setup_cell_clones_and_imports(tmp_path):
+    if not (execute.ROOT / ".git").exists():
+        pytest.skip("this copy of the project is no git repository to clone from")
+    cell = with_tag(execute.read(NAMES[0]), "setup").source.splitlines()
+    cell = [f'REPO_URL = "{execute.ROOT.as_uri()}"' if line.startswith("REPO_URL = ") else line for line in cell]
+    (tmp_path / "gitconfig").write_text("[safe]\n\tdirectory = *\n")  # the checkout may be another user's
+    (tmp_path / "empty").mkdir()
+    report = 'import supervision.table\nprint("found", supervision.table.__file__)'
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(['MODE = "FULL"', *cell, report])],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "NOTEBOOK_MODE": "FAST", "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.startswith("FAST on ")
+    assert last == f"found {tmp_path / 'empty' / 'learning_paths' / 'supervision' / 'table.py'}"
+    assert os.listdir(tmp_path / "empty") == ["learning_paths"]
+
+
+# ----------------------------------------------------------------------------------- what execute.py keeps
+
+TINY = {
+    "parameters": 'MODE = "FULL"\nRUN_DIR = None',
+    "setup": 'import os, sys, warnings\nprint(os.environ["NOTEBOOK_MODE"], RUN_DIR, sys.executable == KERNEL)',
+    "noise": 'print("progress", file=sys.stderr)\nwarnings.warn("a warning")\nprint(os.getcwd())\n1 + 1',
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for tag, source in TINY.items()]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "absent", "display_name": ""}})
+    return notebook, execute.execute(notebook, "FAST", {"RUN_DIR": "../results/run", "KERNEL": sys.executable})
+
+
+def test_parameters_are_injected_for_the_run_and_then_gone(tiny):
+    before, after = tiny
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+    assert after.cells[1].outputs[0].text == "FAST ../results/run True\n"  # of this interpreter, whatever is installed
+    assert [cell.execution_count for cell in after.cells] == [1, 2, 3]
+    assert not before.cells[1].outputs
+
+
+def test_progress_warnings_and_the_machines_paths_are_not_kept(tiny):
+    _, after = tiny
+    printed, value = after.cells[2].outputs
+    assert printed.text == "notebooks\n" and value.data["text/plain"] == "2"
+    assert execute.faults(after) == []
+    assert "execution" not in after.cells[2].metadata
+
+
+@pytest.mark.parametrize(
+    "output, fault",
+    [
+        (dict(output_type="stream", name="stdout", text="see /home/somebody/x"), "the path /home/somebody/x"),
+        (dict(output_type="stream", name="stdout", text="FutureWarning: later"), "warning"),
+        (dict(output_type="stream", name="stderr", text="50 %"), "standard error"),
+        (
+            dict(output_type="display_data", metadata={}, data={"application/vnd.jupyter.widget-view+json": {}}),
+            "widget",
+        ),
+        (dict(output_type="display_data", metadata={}, data={"image/png": "A" * 2_000_000}), "2.00 MB"),
+        (dict(output_type="error", ename="E", evalue="", traceback=["File /root/x.py"]), "the path /root/x.py"),
+    ],
+)
+def test_what_must_not_be_committed_is_found(tiny, output, fault):
+    notebook = copy.deepcopy(tiny[1])
+    notebook.cells[1].outputs = [nbformat.from_dict(output)]
+    assert any(fault in found for found in execute.faults(notebook)), execute.faults(notebook)
+
+
+# --------------------------------------------------------------------------------------- what they find
+
+
+@functools.cache
+def results(name):
+    """The notebook's own results, after a run from top to bottom."""
+    notebook = execute.read(name)
+    notebook.cells.append(nbformat.v4.new_code_cell("import json\nprint(json.dumps(results))"))
+    return json.loads(execute.execute(notebook, "FAST").cells[-1].outputs[-1].text)
+
+
+def test_part_1_accuracy_falls_with_the_distance_of_the_target_to_p_star():
+    found = results("ToyGaussian_Part1_noisylabel")
+    low, high = found["rho_accuracy_interval"]
+    assert low < found["rho_accuracy"] < high < 0
+
+
+def test_part_2_the_filtered_path_of_hard_samples_is_nearer_to_p_star():
+    found = results("ToyGaussian_Part2_LearningDynamics")
+    assert found["distance_hard_filtered"] < found["distance_hard_raw"]
+
+
+def test_part_3_the_error_of_proposition_1_goes_with_the_learning_rate():
+    assert 0.8 < results("ToyGaussian_Part3_NTK")["slope_lr"] < 1.2
+
+
+def test_part_3_a_is_positive_semi_definite_to_rounding():
+    assert results("ToyGaussian_Part3_NTK")["smallest_eigenvalue_of_A"] > -1e-12
+
+
+def test_mislabelled_images_pass_their_clean_class_far_more_often_than_another():
+    found = results("CIFAR10_path_analysis")
+    assert found["reached"] > 0.8 > 3 * found["third_class"]
+    assert found["zigzag"] > 0.2
+
+
+def test_filtered_predictions_are_right_more_often_and_nearer_to_the_clean_label():
+    found = results("CIFAR10_path_analysis")
+    assert found["accuracy_filtered_clean"] > found["accuracy_raw_clean"]
+    assert found["distance_filtered_hard"] < found["distance_raw_hard"]
+
+
+def test_of_mislabelled_images_some_filter_is_better_than_none():
+    found = results("CIFAR10_path_analysis")
+    assert 0 < found["best_smoothing, noisy, mislabelled images"] < 1
+    assert 0 < found["best_smoothing"] <= 1
+
+
+def test_most_label_errors_are_found_and_counted():
+    found = results("CIFAR10_path_analysis")
+    assert found["precision"] > 0.9 and found["recall"] > 0.9
+    assert found["true_errors"] == 504
+    assert abs(found["num_errors"] / found["true_errors"] - 1) < 0.1
