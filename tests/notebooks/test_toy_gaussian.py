@@ -129,8 +129,17 @@ def train_alone(net, x, p_tar, seed):
         yield net
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    assert torch.get_num_threads() == 3  # as it was before the training
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("num, watched", [(3, True), (3, False), (21, False)])  # of 21, some are in a second block
-def test_students_trained_at_once_learn_what_each_learns_alone(data, num, watched):
+def test_students_trained_at_once_learn_what_each_learns_alone(data, num, watched, three_threads):
     students, exact = in_float64(toy.Students(num, SIZES, seed=7, same_start=False), data)
     alone = [students.network(s) for s in range(num)]
     targets = toy.mix_with_label(exact.p_star[data.train], data.y[data.train], np.linspace(0, 1, num)).double()
