@@ -21,6 +21,16 @@ from paths.exports import EXPORTS
 from paths.loose_files import open_files
 from training.recorded_run import open_run
 
+PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
+PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
+# What an analysis writes, and what a new one may replace
+OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
+OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
+
+indices = errors.value(
+    "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
+)
+
 
 def make_parser():
     parser = errors.CheckedParser(description=__doc__)
@@ -40,17 +50,6 @@ def make_parser():
     return parser
 
 
-PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
-PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
-OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
-OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
-
-
-indices = errors.value(
-    "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
-)
-
-
 def open_all(args, problems):
     """(Recorded, the second Recorded or None, folder to write): what is wrong with any of them is in problems."""
     recorded = other = None
@@ -68,8 +67,8 @@ def open_all(args, problems):
     for i in args.idx or []:
         if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
             problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")
-    for name in [name for name in ("data_dir",) if not is_run and getattr(args, name) is not None]:
-        problems.add(f"--{name}: is for a run's folder; give --images")
+    if not is_run and args.data_dir is not None:
+        problems.add("--data_dir: is for a run's folder; give --images")
     out = (Path(args.out) if args.out else Path(args.path) / "analysis").resolve()
     if not is_run and not args.out and recorded:
         problems.add("--out: say where to write, there is no run's folder")

@@ -151,7 +151,7 @@ def noise_in_words(args):
 
 # ---------------------------------------------------------------------------------------------- seeds
 
-ROLES = ("weights", "order", "augmentation", "dropout", "noise", "subset", "validation", "fixed_batch")
+ROLES = ("weights", "order", "augmentation", "dropout", "noise", "subset", "validation")
 
 
 def role_seed(seed, role):

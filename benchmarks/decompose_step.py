@@ -4,13 +4,11 @@ python -m benchmarks.decompose_step
 """
 
 import argparse
-import time
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.path_measures import PeakMemory
+from benchmarks.side_by_side import print_in_turns
 from dynamics import decompose_step
 from models import build_model
 
@@ -35,21 +33,8 @@ def main():
         "forward and backward": forward_backward,
         "decompose_step": lambda: decompose_step(model, x[:1], x, target, 0.1, args.chunk_size),
     }
-    seconds, memory = {name: [] for name in contenders}, {}
-    for _ in range(args.repeats):
-        for name, work in contenders.items():
-            with PeakMemory() as peak:
-                started = time.perf_counter()
-                work()
-                seconds[name].append(time.perf_counter() - started)
-            memory[name] = max(memory.get(name, 0), peak.peak)
-    base = np.array(seconds["forward and backward"])
-    print(f"{args.net}, batch {args.batch_size}, {torch.get_num_threads()} threads, {args.repeats} turns")
-    for name, times in seconds.items():
-        ratio = np.array(times) / base
-        middle, least, most = np.median(ratio), ratio.min(), ratio.max()
-        figures = f"{np.median(times):7.2f} s {middle:6.1f} ({least:.1f} .. {most:.1f}) {memory[name]:6.0f} MB"
-        print(f"{name:<21} {figures}")
+    print(f"{args.net}, batch {args.batch_size}, {torch.get_num_threads()} threads")
+    print_in_turns(contenders, args.repeats)
 
 
 if __name__ == "__main__":

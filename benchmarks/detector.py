@@ -7,7 +7,7 @@ depend neither on the order of classes nor on the number of steps.
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from paths.measures import chunks, log_margin, rivals
+from paths.measures import chunks, label_probability, margin_loss, rivals
 
 BINS = 8  # of time
 
@@ -37,10 +37,8 @@ def features(run):
     found = []
     for rows, q in chunks(run.path):
         label = run.given[rows]
-        loss, own = np.logaddexp(0, -log_margin(q, label)), np.take_along_axis(q, label[None, None], 0)[0]
-        others = rivals(q, label)
-        strongest = others.mean(1).argmax(0)
-        rival = np.take_along_axis(others, strongest[None, None], 0)[0]
+        strongest = rivals(q, label).mean(1).argmax(0)
+        loss, own, rival = margin_loss(q, label), label_probability(q, label), label_probability(q, strongest)
         edges = np.linspace(0, len(loss), BINS + 1).round().astype(int)
         binned = [
             s[a : max(a + 1, b)].mean(0) for s in (loss, own, rival) for a, b in zip(edges, edges[1:], strict=False)

@@ -9,10 +9,9 @@ import argparse
 
 import numpy as np
 
-from paths.measures import default_smoothing, distance_to, log
+from paths.analysis import DISAGREED, most_disputed
+from paths.measures import default_smoothing, distance_to
 from training.recorded_run import open_run
-
-DISAGREED = 1000  # images that people disagree on most, by the entropy of their distribution
 
 
 def main():
@@ -21,13 +20,12 @@ def main():
     args = parser.parse_args()
     run = open_run(args.run_dir, with_images=False)
     p, labels = run.true_probs, np.eye(run.path.shape[2])[run.given]
-    entropy = -(p * log(p)).sum(1)
-    most = np.isin(np.arange(len(p)), np.argsort(-entropy, kind="stable")[:DISAGREED])
+    everyone = np.full(len(p), True)
     default = default_smoothing(run.path.shape[1])
     factors = sorted({0.05, 0.1, 0.2, 0.3, 0.5, 0.7, round(default, 3)})
     print("| images | path | smallest L2 (epoch) | L2 at the end | smallest KL (epoch) | KL at the end |")
     print("|---|---|---|---|---|---|")
-    for whom, rows in (("all", np.full(len(p), True)), (f"the {DISAGREED:,} most disputed", most)):
+    for whom, rows in (("all", everyone), (f"the {DISAGREED:,} most disputed", most_disputed(p, everyone))):
         own = np.linalg.norm(labels - p, axis=1)[rows].mean()
         print(f"| {whom} | given label | {own:.3f} | {own:.3f} | | |")
         for factor in [None, *factors]:

@@ -5,12 +5,11 @@ python -m benchmarks.path_measures
 
 import argparse
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.side_by_side import print_in_turns
 from paths.label_errors import find_label_errors
 from paths.measures import compute
 
@@ -30,34 +29,6 @@ def write_path(file, shape):
     return labels
 
 
-class PeakMemory:
-    """The largest RssAnon (MB) of this process while the block runs."""
-
-    def __enter__(self):
-        self.peak = anonymous_memory()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self):
-        while not self._stop.wait(0.005):
-            self.peak = max(self.peak, anonymous_memory())
-
-    def __exit__(self, *problem):
-        self._stop.set()
-        self._thread.join()
-
-
-def anonymous_memory(pid="self"):
-    """RssAnon of a process, MB; 0 when it is gone. Linux."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", type=int, nargs=3, default=(50_000, 200, 10))
@@ -75,24 +46,8 @@ def main():
             "all measures": lambda: compute(path(), labels),
             "find_label_errors": lambda: find_label_errors(path(), labels),
         }
-        seconds, memory = {name: [] for name in contenders}, {}
-        for _ in range(args.repeats):
-            for name, work in contenders.items():
-                with PeakMemory() as peak:
-                    started = time.perf_counter()
-                    work()
-                    seconds[name].append(time.perf_counter() - started)
-                memory[name] = max(memory.get(name, 0), peak.peak)
-    base = np.array(seconds["np.load(file).mean()"])
-    print(
-        f"path {tuple(args.shape)}, float16, {args.repeats} turns: median seconds, ratio (least .. most), peak RssAnon"
-    )
-    for name, times in seconds.items():
-        ratio = np.array(times) / base
-        print(
-            f"{name:<22} {np.median(times):7.2f} s {np.median(ratio):7.1f} ({ratio.min():.1f} .. {ratio.max():.1f}) "
-            f"{memory[name]:7.0f} MB"
-        )
+        print(f"path {tuple(args.shape)}, float16")
+        print_in_turns(contenders, args.repeats)
 
 
 if __name__ == "__main__":

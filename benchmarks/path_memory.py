@@ -10,22 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.path_measures import anonymous_memory
+from benchmarks.side_by_side import anonymous_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def peak(flags, epochs, folder):
     """(peak RssAnon in MB, size of PATH_TRAIN_COARSE.npy in MB) of a run."""
-    command = [
-        sys.executable,
-        str(ROOT / "main_gen_path.py"),
-        *flags,
-        "--epochs",
-        str(epochs),
-        "--run_name",
-        str(epochs),
-    ]
+    epochs = str(epochs)
+    command = [sys.executable, str(ROOT / "main_gen_path.py"), *flags, "--epochs", epochs, "--run_name", epochs]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:

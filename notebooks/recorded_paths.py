@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
+from toy_gaussian import sign, table
 from tqdm import tqdm
 
 import main_gen_path
 from paths import measures
-from paths.analysis import DISAGREED, Analysis
+from paths.analysis import DISAGREED, Analysis, most_disputed
 from training.recorded_run import open_run
 
 # ---------------------------------------------------------------------------------------------- recordings
@@ -81,10 +82,8 @@ def groups_of(run):
     """{title: (N,) bool}: all images, and the ones whose labels are worst: mislabelled, or those people disagree on."""
     found = {"all images": followed(run)}
     if (p_star := run.recorded.true_probs) is not None:
-        entropy = np.where(followed(run), -(p_star * measures.log(p_star)).sum(1), -1)
-        most = np.argsort(-entropy, kind="stable")[:DISAGREED]
-        if len(most) < followed(run).sum():
-            found[f"the {len(most):,} people disagree on most"] = np.isin(np.arange(len(entropy)), most)
+        if followed(run).sum() > DISAGREED:
+            found[f"the {DISAGREED:,} people disagree on most"] = most_disputed(p_star, followed(run))
     elif mislabelled(run).any():
         found["mislabelled images"] = mislabelled(run)
     return found
@@ -108,11 +107,6 @@ def overview(runs):
         )
     columns = ["run", "images followed", "steps", "classes", "fine path", "wrong labels", "compared with"]
     return table(columns, rows)
-
-
-def table(columns, rows):
-    """A table in Markdown; rows are lists of texts."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows])
 
 
 # --------------------------------------------------------------------------------------- numbers of single images
@@ -155,7 +149,7 @@ def gap(a, b):
 def compared(a, b, larger, smaller):
     """Texts: both means, the difference with its interval, and `larger`, `smaller` or that nobody can tell."""
     mean, low, high = gap(a, b)
-    word = larger if low > 0 else smaller if high < 0 else "not distinguishable"
+    word = sign((mean, low, high), smaller, larger, "not distinguishable")
     form = "+.3f" if max(abs(low), abs(high)) > 0.001 or low == high else "+.0e"
     return [f"{np.mean(a):.3f}", f"{np.mean(b):.3f}", f"{mean:{form}} [{low:{form}}, {high:{form}}]", word]
 

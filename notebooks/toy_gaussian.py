@@ -1,4 +1,4 @@
-"""What the toy notebooks share: Gaussian classes with a known p*(y|x), and many small networks trained at once.
+"""What the notebooks share: Gaussian classes with a known p*(y|x), many small networks trained at once, intervals.
 
 data = draw_gaussians(seed=0)
 p_tar = training_targets(data, [OneHot(3), SmoothedLabel(3, 0.03)])

@@ -3,6 +3,7 @@
 samples.csv, suspects.csv, steps.csv, summary.txt, PNGs, GIFs and report.html, all in one folder.
 """
 
+import contextlib
 import csv
 
 import numpy as np
@@ -75,9 +76,7 @@ class Analysis:
         visited = np.isfinite(self.score)
         masks = {"all samples": visited}
         if recorded.true_probs is not None and visited.sum() > DISAGREED:
-            entropy = -(reference * measures.log(reference)).sum(1)
-            most = np.argsort(-np.where(visited, entropy, -1), kind="stable")[:DISAGREED]
-            masks[f"the {DISAGREED:,} that people disagree on most"] = np.isin(np.arange(len(visited)), most) & visited
+            masks[f"the {DISAGREED:,} that people disagree on most"] = most_disputed(recorded.true_probs, visited)
         elif recorded.clean is not None:
             masks["mislabelled samples"] = recorded.wrong & visited
         labels = np.eye(recorded.path.shape[2], dtype=np.float32)[recorded.given]
@@ -116,19 +115,24 @@ class Analysis:
         return text
 
 
+def most_disputed(true_probs, among):
+    """(N,) bool: of the samples `among` (N,) bool the 1,000 whose distribution of labels has the largest entropy."""
+    entropy = -(true_probs * measures.log(true_probs)).sum(1)
+    most = np.argsort(-np.where(among, entropy, -1), kind="stable")[:DISAGREED]
+    return np.isin(np.arange(len(among)), most) & among
+
+
 def write_tables(analysis, out, step_distances):
     """samples.csv, suspects.csv, and steps.csv: distances to the reference, of all samples and of some, accuracies."""
     recorded, names = analysis.recorded, analysis.recorded.class_names
     visited = np.sort(analysis.order)
-    with open(out / "samples.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
-        writer = csv.writer(f, lineterminator="\n")
+    with csv_file(out / "samples.csv") as writer:
         known = {} if recorded.clean is None else {"clean_label": recorded.clean}
         writer.writerow(["idx", "given_label", *known, *analysis.measures])
         columns = [visited, recorded.given[visited], *(values[visited] for values in known.values())]
         columns += [[f"{v:.6g}" for v in values[visited]] for values in analysis.measures.values()]
         writer.writerows(zip(*columns, strict=True))
-    with open(out / "suspects.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
-        writer = csv.writer(f, lineterminator="\n")
+    with csv_file(out / "suspects.csv") as writer:
         writer.writerow(SUSPECTS)
         for place, i in enumerate(analysis.order):
             given, suggested = recorded.given[i], analysis.suggestion[i]
@@ -136,8 +140,7 @@ def write_tables(analysis, out, step_distances):
             row = [i, file, given, as_text(names[given]), suggested, as_text(names[suggested])]
             reason = as_text(analysis.reasons[i])
             writer.writerow([*row, f"{analysis.score[i]:.6g}", int(place < analysis.num_errors), reason])
-    with open(out / "steps.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
-        writer = csv.writer(f, lineterminator="\n")
+    with csv_file(out / "steps.csv") as writer:
         short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
         columns = {
             f"{key}{short.get(name, '_disagreed')}": curve
@@ -151,6 +154,13 @@ def write_tables(analysis, out, step_distances):
 
 
 SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason".split()
+
+
+@contextlib.contextmanager
+def csv_file(path):
+    """Yield a csv.writer; names of files that are no UTF-8 go through as they are."""
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
+        yield csv.writer(f, lineterminator="\n")
 
 
 def as_text(cell):

@@ -1,11 +1,10 @@
 """An analysis in the formats that other tools read: cleanlab, dataset cartography, Renumics Spotlight."""
 
-import csv
 import json
 
 import numpy as np
 
-from paths.analysis import as_text
+from paths.analysis import as_text, csv_file
 from paths.measures import chunks, log
 
 
@@ -33,8 +32,7 @@ def export_cartography(analysis, out):
 def export_spotlight(analysis, out):
     """spotlight.csv, one row a sample, all that is known of it in columns, for spotlight.show(pandas.read_csv(...))."""
     recorded, names = analysis.recorded, analysis.recorded.class_names
-    with open(out / "spotlight.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
-        writer = csv.writer(f, lineterminator="\n")
+    with csv_file(out / "spotlight.csv") as writer:
         writer.writerow(["idx", "image", "given", "suggested", "score", "suspect", "reason", *analysis.measures])
         for place, i in enumerate(analysis.order):
             file = recorded.files[i] if recorded.files else ""

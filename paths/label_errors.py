@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from paths import measures
-from paths.measures import chunks, log_margin
+from paths.measures import chunks, log_margin, margin_loss
 
 SLOWER = 0.5  # times the filter's default factor: a wrong label is a lasting thing
 
@@ -57,8 +57,7 @@ def find_label_errors(path, labels):
 def telling_step(path, labels, smoothing):
     """The step at which the filtered path tells most: where its margin losses vary most with the whole path's.
 
-    The margin loss is log(1 + exp(-margin)), the logistic loss: next to nothing where the label wins, however
-    clearly. A sample's loss over the whole path is the mean of its loss relative to all samples' at that step, so
+    A sample's loss over the whole path is the mean of its loss relative to all samples' at that step, so
     that losing counts for more when few do. Taken is the step of the largest covariance, over samples, with that:
     losses vary little once every label is fitted. Steps before the filter's window of 1 / smoothing steps is full
     are left out: what they hold is hardly filtered, and of right labels many are not learned yet.
@@ -66,13 +65,13 @@ def telling_step(path, labels, smoothing):
     num_steps = path.shape[1]
     raw, filtered, products, total, count = np.zeros(num_steps), np.zeros(num_steps), np.zeros(num_steps), 0.0, 0
     for rows, q in chunks(path):
-        raw += _margin_loss(q, labels[rows])[:, q.any((0, 1))].sum(1, dtype=np.float64)
+        raw += margin_loss(q, labels[rows])[:, q.any((0, 1))].sum(1, dtype=np.float64)
     weights = 1 / np.maximum(raw, 1e-12)
     for rows, q in chunks(path):
         visited = q.any((0, 1))
         q, label = q[:, :, visited], labels[rows][visited]
-        whole = weights @ _margin_loss(q, label)
-        loss = _margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
+        whole = weights @ margin_loss(q, label)
+        loss = margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
         filtered += loss.sum(1)
         products += loss @ whole
         total += whole.sum()
@@ -80,10 +79,6 @@ def telling_step(path, labels, smoothing):
     covariance = products - filtered * (total / max(count, 1))
     first = min(int(np.ceil(1 / smoothing)), num_steps - 1)
     return first + int(np.argmax(covariance[first:]))
-
-
-def _margin_loss(q, label):
-    return np.logaddexp(0, -log_margin(q, label))
 
 
 def estimate_errors(score):
@@ -116,7 +111,7 @@ def all_scores(path, labels, smoothing=None):
     scores |= {name: -found[name] for name in WRONG_WHEN_SMALL} | {name: found[name] for name in WRONG_WHEN_LARGE}
     half = path.shape[1] // 2
     more = {
-        "margin_loss": lambda q, label: _margin_loss(q, label).mean(0),
+        "margin_loss": lambda q, label: margin_loss(q, label).mean(0),
         "filtered_end": lambda q, label: -log_margin(measures.filtered(q, smoothing)[:, -1:], label)[0],
         "first_half": lambda q, label: measures.cross_entropy(q, label)[: max(half, 1)].mean(0),
         "second_half": lambda q, label: measures.cross_entropy(q, label)[half:].mean(0),

@@ -30,6 +30,11 @@ def log_margin(q, label):
     return log(label_probability(q, label)) - log(rivals(q, label).max(0))
 
 
+def margin_loss(q, label):
+    """log(1 + exp(-margin)), the logistic loss of the log margin: next to nothing where the label wins clearly."""
+    return np.logaddexp(0, -log_margin(q, label))
+
+
 def cross_entropy(q, label):
     """-log q_t(y)."""
     return -log(label_probability(q, label))

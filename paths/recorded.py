@@ -66,12 +66,12 @@ def open_path(file):
         raise ValueError(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
     if path.shape[2] < 2:
         raise ValueError(f"{file}: has one class only; two are needed")
-    if file.with_suffix(".json").exists():
+    is_ours = file.with_suffix(".json").exists()
+    if is_ours:
         path = path[:, : _complete(file)]
-        _check_distributions(file, path)
-        return path
     _check_distributions(file, path)
-    warnings.warn(f"{file}: no .json beside it; accepted after checking shape, range and sums of rows", stacklevel=2)
+    if not is_ours:
+        warnings.warn(f"{file}: no .json beside it; accepted after checking shape, range and sums", stacklevel=2)
     return path
 
 
