@@ -127,6 +127,7 @@ def test_kept_updates_explain_themselves():
     for epoch in range(2):
         train_epoch(state, model, OneHot(3), cross_entropy, 0.1, [updates])
         updates.after_epoch(epoch, model)
+        state.end_epoch()
     assert sorted(updates.kept) == [0, 4, 5]
     assert updates.kept[0]["momentum"] is None
     assert torch.equal(updates.kept[4]["after"][1].weight, updates.kept[5]["before"][1].weight)
