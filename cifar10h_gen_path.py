@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 import errors
+from files import sha256_of
 from supervision.table import read_distributions
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.files import whole_file
 from training.observers import PathBeforeEpochs
-from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples
+from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from training.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
@@ -82,7 +82,8 @@ def main(argv=None) -> Path | None:
         args.human_probs = str(human_probs)
 
     def check(data):
-        check_path_flags(args, data)
+        shapes = [(len(data.y), args.epochs), (args.fine_samples or len(data.y), num_fine_steps(args, data))]
+        check_path_flags(args, data, folder, shapes)
         if human_probs:
             check_human_probs(human_probs, data)
 
@@ -97,16 +98,17 @@ def main(argv=None) -> Path | None:
     with PathFiles(args, experiment) as files:
 
         def watch(run, state):
-            with whole_file(run.path / "true_probs.npy") as f:
+            with run.files.together() as open_file, open_file("true_probs.npy") as f:
                 f.write(content)
             everyone = experiment.train_loader.clean()
             forward = experiment.hardware.forward_of(state.model)
-            coarse = files.open(run, "PATH_ALL_COARSE", args.epochs, "before an epoch")
+            coarse = files.open(run, state, "PATH_ALL_COARSE", args.epochs, "before an epoch")
             rows = args.fine_samples and fixed_samples(args, experiment.data, args.fine_samples)
             some = everyone if rows is None else everyone.of_samples(rows)
             return [PathBeforeEpochs(coarse, everyone, forward), files.fine(run, state, "PATH_ALL_FINE", rows, some)]
 
-        run, _ = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
+        target = OneHot(experiment.dataset.num_classes)
+        run, _ = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
     print(run.path)
     return run.path
 

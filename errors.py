@@ -6,8 +6,10 @@ what broke while running (exit 1). `Problems` gathers them, so that two mistakes
 
 import argparse
 import contextlib
+import io
 import math
 import re
+import signal
 import sys
 
 
@@ -21,6 +23,14 @@ class BadInput(Exception):
 
 class RunFailure(Exception):
     """A run that cannot go on: a full disk, a loss that is not finite, a file found corrupt."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal (its number) asked the process to stop; message: what became of the run."""
+
+    def __init__(self, number, message="nothing was lost"):
+        super().__init__(message)
+        self.number, self.message = signal.Signals(number), message
 
 
 class NeedsDownload(BadInput):
@@ -161,7 +171,15 @@ class Problems:
 
 
 def run_script(main):
-    """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure)."""
+    """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure).
+
+    SIGINT and SIGTERM end it with 130 and 143, and a line that says what became of the run.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         main()
     except BadInput as found:
@@ -170,10 +188,14 @@ def run_script(main):
         code, messages = 1, [str(found)]
     except OSError as found:  # disk and file trouble while running
         code, messages = 1, [f"{found.filename or 'file access'}: {found.strerror or found}"]
-    except KeyboardInterrupt:
-        code, messages = 130, ["interrupted"]
+    except Interrupted as found:
+        code, messages = 128 + found.number, [f"interrupted by {found.number.name}; {found.message}"]
     else:
         return
     for message in messages:
         print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _interrupt(number, frame):
+    raise Interrupted(number)

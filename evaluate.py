@@ -15,12 +15,13 @@ import errors
 from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, is_image
 from data.loader import IndexedLoader
+from files import whole_file, write_json
 from models import load_weights
 from training.device import Hardware
 from training.figures import plot_confusion, plot_reliability
-from training.files import whole_file, write_json
 from training.loop import metrics, predict
 from training.run_folder import check_sizes, checkpoint_path, network_of, read_args
+from untrusted import as_cell
 from utils import EVAL_BATCH, get_test_loader
 
 
@@ -106,7 +107,8 @@ def predict_images(args, settings, hardware, model, files):
         writer.writerow(["file", "label", "name", "confidence", *(f"p_{k}" for k in range(len(names)))])
         for file, row in zip(files, p, strict=True):
             label = int(row.argmax())
-            writer.writerow([file, label, names[label], f"{row[label]:.6f}", *(f"{v:.6g}" for v in row.tolist())])
+            told = [as_cell(file), label, as_cell(names[label]), f"{row[label]:.6f}"]
+            writer.writerow([*told, *(f"{v:.6g}" for v in row.tolist())])
     return Path(args.out)
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import errors
+from files import sha256_of
 from models import NETS
 from supervision.losses import distillation_loss
 from supervision.table import read_distributions
@@ -85,6 +86,13 @@ def make_target(args, teacher, experiment):
     return OneHot(dataset.num_classes)
 
 
+def target_file(args, teacher):
+    """The file that the target is read from, or None."""
+    if args.teach_type in TAUGHT:
+        return teacher.file(".npy" if args.teach_type == "table" else ".pt")
+    return args.true_probs if args.teach_type == "true" else None
+
+
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
@@ -118,7 +126,10 @@ def main(argv=None) -> Path | None:
             "they are trained on their own label"
         )
     loss = partial(distillation_loss, tau=args.tau if taught else 1.0)
-    run, _ = experiment.train(target, loss, teacher=str(teacher.path) if teacher else None)
+    file = target_file(args, teacher)
+    run, _ = experiment.train(
+        target, loss, teacher=str(teacher.path) if teacher else None, target_sha256=file and sha256_of(file)
+    )
     print(run.path)
     return run.path
 

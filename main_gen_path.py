@@ -7,13 +7,14 @@ PATH_BATCH_COARSE (n, E, K), at each epoch's end, and PATH_BATCH_FINE (n, T, K),
 update. Recording changes nothing of what is learned.
 """
 
+from functools import partial
 from pathlib import Path
 
 import errors
 from supervision.targets import OneHot
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, TrainingPath
-from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples
+from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from training.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
@@ -30,17 +31,24 @@ def make_parser():
     return parser
 
 
+def check_paths(args, folder, data):
+    """BadInput when what is to be recorded cannot be."""
+    fixed = args.fine_samples or args.batch_size
+    shapes = [(len(data.y), args.epochs), (fixed, args.epochs), (fixed, num_fine_steps(args, data))]
+    check_path_flags(args, data, folder, [] if args.record == "none" else shapes)
+
+
 def make_observers(args, experiment, files, run, state):
     """The observers that record; files: a PathFiles."""
     loader, forward = experiment.train_loader, experiment.hardware.forward_of(state.model)
     chosen = fixed_samples(args, experiment.data, args.fine_samples or args.batch_size)
     batch = loader.of_samples(chosen)
-    at_ends = files.open(run, "PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
+    at_ends = files.open(run, state, "PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
     observers = [PathAfterEpochs(at_ends, batch, forward), files.fine(run, state, "PATH_BATCH_FINE", chosen, batch)]
     if args.record == "train":
-        everyone = files.open(run, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
+        everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
         return [*observers, TrainingPath(everyone)]
-    everyone = files.open(run, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
+    everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
     return [*observers, PathAfterEpochs(everyone, loader.clean(), forward)]
 
 
@@ -48,7 +56,7 @@ def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
     folder = RESULTS / args.proj_name / f"run_{run_name(args)}"
-    experiment = Experiment(args, problems, folder, lambda data: check_path_flags(args, data), selects=False)
+    experiment = Experiment(args, problems, folder, partial(check_paths, args, folder), selects=False)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()

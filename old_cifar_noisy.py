@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import errors
+from files import as_json, check_intact, read_json
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 from training import comparison
@@ -28,6 +29,7 @@ TEACHERS = {
     "ES-FilterKD": ("table", "best"),
 }
 METHODS = ("OHT", "LS", *TEACHERS)
+RESULT = "result.json"  # of a method that is done, in its folder
 LOG_NAMES = {"ES-FilterKD": "Filter"}  # the published name
 
 
@@ -57,7 +59,6 @@ def make_parser():
         default=None,
         help="name of the run, as --run_name (the time and the settings)",
     )
-    flag("-r", "--resume", action="store_true", help="go on with the run that --path names")
     return parser
 
 
@@ -67,8 +68,8 @@ def settle(args, problems):
         problems.add(f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them")
     elif args.noisy_level is not None:
         args.ny_ratio = int(args.noisy_level) / 10
-    if args.resume:
-        problems.add("-r/--resume: not possible yet; start the run anew with --overwrite")
+    if args.resume and not (args.path or args.run_name):
+        problems.add("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
@@ -99,10 +100,14 @@ def make_target(method, args, experiment, oht_folder):
 def train_method(method, experiment, folder):
     """Train one method from the common start; returns its row of results.csv and its test accuracies by epoch."""
     args, seed_folder = experiment.args, folder / f"seed_{experiment.args.seed}"
+    result_file = seed_folder / method / RESULT
+    if args.resume and result_file.is_file():
+        result = read_json(check_intact(result_file))
+        return result["row"], result["test_acc"]
     target, tau = make_target(method, args, experiment, seed_folder / "OHT")
     with open(folder / f"{LOG_NAMES.get(method, method)}.txt", "a", encoding="utf-8", buffering=1) as log:
         print(f"{method}, seed {args.seed}", file=log)
-        _, state = experiment.train(
+        run, state = experiment.train(
             target,
             partial(distillation_loss, tau=tau),
             temperature=args.temp,
@@ -115,7 +120,10 @@ def train_method(method, experiment, folder):
             print(f"{target.count_unvisited(experiment.data.train_idx)} training samples without a row", file=log)
     recovered = comparison.labels_recovered(target, experiment.train_loader)
     row = comparison.result_row(method, args, experiment.data, state, recovered)
-    return row, [epoch["test_acc"] for epoch in state.rows]
+    accuracies = [epoch["test_acc"] for epoch in state.rows]
+    with run.files.together() as open_file, open_file(RESULT, "w") as f:
+        f.write(as_json({"row": row, "test_acc": accuracies}))
+    return row, accuracies
 
 
 def main(argv=None) -> Path | None:
@@ -128,17 +136,18 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     experiment.start()
-    experiment.new_run(with_labels=False)  # they are each seed's own
     results, curves = [], {method: [] for method in args.methods}
-    for seed in range(args.seed, args.seed + args.seeds):
-        of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
-        for method in args.methods:
-            row, accuracies = train_method(method, of_seed, folder)
-            results.append(row)
-            curves[method].append(accuracies)
-            comparison.write_results(folder / "results.csv", results)
-            print(comparison.progress_line(row), flush=True)
-    print(comparison.report(results, args, curves, folder))
+    with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
+        for seed in range(args.seed, args.seed + args.seeds):
+            of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
+            for method in args.methods:
+                row, accuracies = train_method(method, of_seed, folder)
+                results.append(row)
+                curves[method].append(accuracies)
+                with whole.files.together() as open_file, open_file("results.csv", "w") as f:
+                    comparison.write_results(f, results)
+                print(comparison.progress_line(row), flush=True)
+        print(comparison.report(results, args, curves, folder))
     print(folder)
     return folder
 

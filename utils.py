@@ -50,6 +50,7 @@ def experiment_parser(description, **defaults):
         help="validation split of the training set: below 1 a share, from 1 a count; 0: none (then the test set "
         "chooses epochs, in scripts that choose any)",
     )
+    flag("--skip_bad", action="store_true", help="folder, tinyimagenet: leave out images that cannot be read")
     flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
     flag("--num_work", type=errors.whole, default=4, help="worker processes for images that do not fit in memory")
 
@@ -102,6 +103,7 @@ def experiment_parser(description, **defaults):
         **one_of(["auto", "off", "bf16", "fp16"]),
     )
     flag("--compile", default="auto", help="torch.compile; auto: off for now", **one_of(["auto", "on", "off"]))
+    flag("--deterministic", action="store_true", help="the same seed gives the same run on a GPU, too; slower there")
 
     flag = parser.add_argument_group("the run").add_argument
     flag("--proj_name", type=errors.name, default="results", help="folder below results/, and wandb's project")
@@ -117,6 +119,9 @@ def experiment_parser(description, **defaults):
         action="store_true",
         help="training figures from a clean pass at each epoch's end; its loss is cross-entropy",
     )
+    flag("-r", "--resume", action="store_true", help="go on with the run of this name, if it has begun")
+    flag("--save_every", type=errors.count, default=1, help="epochs from one saving of last.pt to the next")
+    flag("--save_minutes", type=errors.positive, default=10, help="within an epoch, last.pt is saved this often")
     flag("--overwrite", action="store_true", help="replace a run of the same name")
     flag("--wandb", default="disabled", help="track with Weights & Biases", **one_of(["disabled", "online", "offline"]))
     flag("--check", action="store_true", help="check everything, print the resolved settings, start nothing")
@@ -202,7 +207,7 @@ class LabelledData:
 def check_data(args, dataset):
     """BadInput naming all that is wrong with the flags for noise, subset, split and batch; downloads nothing."""
     problems = errors.Problems()
-    if args.ny_file and args.ny_ratio:
+    if args.ny_file and args.ny_ratio and not noise.are_corrections(args.ny_file):
         problems.add(
             f"--ny_file {args.ny_file} and --ny_ratio {args.ny_ratio:g}: one of them gives the noise; drop one"
         )
@@ -214,10 +219,12 @@ def check_data(args, dataset):
         problems.add(f"--ny_kind {args.ny_kind}: there is no noise without --ny_ratio; give it too")
     if dataset.num_classes < 2:
         problems.add(f"--dataset {args.dataset}: the training set has one class only; two are needed")
-    in_use = args.train_size or dataset.num_train
-    if in_use > dataset.num_train:
+    in_use = args.train_size or dataset.num_usable
+    if in_use > dataset.num_usable:
+        bad = dataset.num_train - dataset.num_usable
         problems.add(
-            f"--train_size {args.train_size}: the training set has {dataset.num_train} samples; give at most that"
+            f"--train_size {args.train_size}: the training set has {dataset.num_usable} samples"
+            f"{f', and {bad} that cannot be read' if bad else ''}; give at most that"
         )
     elif args.train_size and in_use < dataset.num_classes:
         problems.add(
@@ -237,7 +244,7 @@ def check_data(args, dataset):
 
 
 def load_data(args, dataset=None):
-    """LabelledData: noise over all rows, then the class-balanced subset, then the validation rows.
+    """LabelledData: noise over all rows; of the usable ones the class-balanced subset, then the validation rows.
 
     Each has its own seed, so that the noisy label of a row depends on data seed, kind and ratio alone.
     Downloads what is absent (errors.NeedsDownload if it cannot).
@@ -247,16 +254,14 @@ def load_data(args, dataset=None):
         check_data(args, dataset)
     dataset.load()
     data_seed = args.seed if args.data_seed is None else args.data_seed
-    y, corrected = np.asarray(dataset.train.labels, np.int64), False
+    y, corrected, rows = np.asarray(dataset.train.labels, np.int64), False, dataset.train.usable
+    ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     if args.ny_file:
-        ny = _read_noise_file(args, dataset)
-        noise.check_alignment(args.ny_file, y)
-        corrected = noise.are_corrections(args.ny_file)
-    else:
-        ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
-    rows = np.arange(len(y))
+        given, ny = ny, _read_noise_file(args, dataset)
+        noise.check_alignment(args.ny_file, y, given, dataset.class_names, dataset.train_paths)
+        corrected = noise.are_corrections(args.ny_file) and not args.ny_ratio  # drawn noise leaves y right
     if args.train_size:
-        rows = _balanced_subset(y, args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))
+        rows = rows[_balanced_subset(y[rows], args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))]
     held_out = _valid_count(args, dataset, len(rows))
     if args.valid_rows == "last":
         order = np.arange(len(rows))
@@ -302,7 +307,7 @@ def get_test_loader(args, dataset):
 
 
 def _whole_split(args, dataset, split):
-    return _loader(args, dataset, split, np.arange(len(split.labels)), split.labels)
+    return _loader(args, dataset, split, split.usable, split.labels)
 
 
 def _loader(args, dataset, split, rows, ny, batch_size=EVAL_BATCH, **settings):

@@ -50,8 +50,8 @@ def _train_and_predict(experiment, rows, loader):
     state = experiment.new_state()
     forward = experiment.hardware.forward_of(state.model)
     for epoch in range(args.epochs):
-        state.epoch = epoch
         target = OneHot(experiment.dataset.num_classes)
         train_epoch(state, forward, target, cross_entropy, learning_rate(epoch, args))
+        state.end_epoch()
     with torch.no_grad():
         return F.softmax(predict(state.model, forward, loader)[0], 1).cpu().numpy()

@@ -15,6 +15,7 @@ import torch
 
 from data.images import EXTENSIONS, FolderImages, is_image, mean_and_std
 from errors import BadInput, NeedsDownload
+from untrusted import load_npz, valid_text
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published normalisation
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -35,6 +36,11 @@ class Split:
 
     images: torch.Tensor | FolderImages
     labels: np.ndarray
+
+    @property
+    def usable(self):
+        """(n,) the rows in use: all, but for images that cannot be read where --skip_bad leaves them out."""
+        return self.images.usable if isinstance(self.images, FolderImages) else np.arange(len(self.labels))
 
 
 @dataclass
@@ -66,6 +72,16 @@ class Dataset:
     @property
     def needs_download(self):
         return self.train is None
+
+    @property
+    def num_usable(self):
+        """Training samples in use: see Split.usable."""
+        return self.num_train if self.needs_download else len(self.train.usable)
+
+    @property
+    def num_skipped(self):
+        """Images of all splits that cannot be read and are left out."""
+        return sum(len(split.labels) - len(split.usable) for split in (self.train, self.valid, self.test) if split)
 
     def load(self):
         """Make train and test available, downloading what is absent (NeedsDownload if that fails)."""
@@ -110,9 +126,15 @@ def open_dataset(args):
         raise BadInput(
             f"--image_size {args.image_size}: only --dataset folder and tinyimagenet are resized; leave it out"
         )
+    skip_bad = getattr(args, "skip_bad", False)
+    if skip_bad and args.dataset not in ("folder", "tinyimagenet"):
+        raise BadInput(f"--skip_bad: --dataset {args.dataset} is no folder of images; leave it out")
     dataset = DATASETS[args.dataset](
         SimpleNamespace(
-            dataset=args.dataset, data_dir=Path(args.data_dir or "./datasets"), image_size=args.image_size or 64
+            dataset=args.dataset,
+            data_dir=Path(args.data_dir or "./datasets"),
+            image_size=args.image_size or 64,
+            skip_bad=skip_bad,
         )
     )
     return dataset.swapped() if getattr(args, "train_on", "train") == "test" else dataset
@@ -188,13 +210,7 @@ def npz(args):
     if not zipfile.is_zipfile(path):
         raise BadInput(f"--data_dir {path}: is not a .npz file; give one made by numpy.savez")
     wanted = [f"{s}_{what}" for s in ("train", "test", "val") for what in ("images", "labels")] + ["class_names"]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in wanted if key in file}
-    except Exception as problem:  # whatever a damaged or foreign file makes numpy and zipfile say
-        raise BadInput(
-            f"--data_dir {path}: not readable as .npz ({problem}); give an intact file without pickled objects"
-        ) from None
+    arrays = load_npz(path, wanted, f"--data_dir {path}: not readable as .npz")
     present = ["train", "test"] + ["val"] * any(key.startswith("val_") for key in arrays)
     missing = [key for key in wanted if key not in arrays and key.split("_")[0] in present]
     if missing:
@@ -212,6 +228,11 @@ def npz(args):
     if len(shapes) > 1:
         raise BadInput(f"--data_dir {path}: images of different shapes, {sorted(map(tuple, shapes))}; one is needed")
     num_classes = int(splits["train"].labels.max()) + 1 if names is None else len(names)
+    if names is None and num_classes > len(splits["train"].labels):
+        raise BadInput(
+            f"--data_dir {path}: train_labels has {num_classes - 1}, in {len(splits['train'].labels)} samples; "
+            "labels count the classes from 0, or give class_names"
+        )
     for name, split in splits.items():
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)][0]
@@ -222,7 +243,7 @@ def npz(args):
     return Dataset(
         "npz",
         len(splits["train"].labels),
-        [str(name) for name in (range(num_classes) if names is None else names)],
+        [valid_text(str(name)) for name in (range(num_classes) if names is None else names)],
         channels,
         min(height, width),
         splits["train"],
@@ -235,7 +256,7 @@ def _npz_split(path, name, arrays, mistakes):
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
         images = None
         mistakes.append(
             f"--data_dir {path}: {name}_images must be uint8 (N, H, W) or (N, H, W, 1 or 3), "
@@ -264,7 +285,7 @@ def folder(args):
     present = [name for name in ("test", "val") if (root / name).is_dir()]
     if not (root / "train").is_dir() or not present:
         raise BadInput(f"--data_dir {root}: needs the folders train/ and test/ or val/, with a folder a class in each")
-    return _folder_dataset("folder", root, present[0], "val" if len(present) == 2 else None, args.image_size)
+    return _folder_dataset("folder", root, present[0], "val" if len(present) == 2 else None, args)
 
 
 def tinyimagenet(args):
@@ -280,23 +301,24 @@ def tinyimagenet(args):
         raise BadInput(
             f"--data_dir {root}: val/ is still as downloaded; run python data/refolder_tiny_imagenet.py {root} first"
         )
-    dataset = _folder_dataset("tinyimagenet", root, "val", None, args.image_size)
+    dataset = _folder_dataset("tinyimagenet", root, "val", None, args)
     if (root / "words.txt").is_file():  # n02124075 -> Egyptian cat
-        lines = (root / "words.txt").read_text(encoding="utf-8").splitlines()
+        lines = (root / "words.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
         dataset.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in dataset.class_names]
     return dataset
 
 
-def _folder_dataset(name, root, test, valid, image_size):
-    class_names = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
+def _folder_dataset(name, root, test, valid, args):
+    class_names = _class_folders(root / "train")
     number = {name: k for k, name in enumerate(class_names)}
     mistakes, splits = [], {}
     for split in filter(None, ("train", test, valid)):
-        unknown = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and p.name not in number)
+        there = _class_folders(root / split)
+        unknown = [name for name in there if name not in number]
         files = sorted(
             f.relative_to(root / split).as_posix()
-            for c in class_names
+            for c in number.keys() & there
             for f in (root / split / c).rglob("*")
             if is_image(f)
         )
@@ -311,22 +333,33 @@ def _folder_dataset(name, root, test, valid, image_size):
         splits[split] = (files, labels)
     if mistakes:
         raise BadInput(*mistakes)
-    channels = FolderImages(root / "train", splits["train"][0], image_size, 3).count_channels()
+    channels = FolderImages(root / "train", splits["train"][0], args.image_size, 3).count_channels()
     made = {
-        split: Split(FolderImages(root / split, files, image_size, channels), labels)
+        split: Split(FolderImages(root / split, files, args.image_size, channels, args.skip_bad), labels)
         for split, (files, labels) in splits.items()
     }
     return Dataset(
         name,
         len(splits["train"][0]),
-        class_names,
+        [valid_text(name) for name in class_names],
         channels,
-        image_size,
+        args.image_size,
         made["train"],
         made[test],
         made.get(valid),
         train_paths=splits["train"][0],
     )
+
+
+def _class_folders(folder):
+    """The names of the folders in a folder, sorted; no links that lead back to it: their images would count twice."""
+    here = folder.resolve()
+
+    def leads_back(link):
+        there = link.resolve()
+        return here.is_relative_to(there) or there.is_relative_to(here)
+
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not (p.is_symlink() and leads_back(p)))
 
 
 DATASETS = {

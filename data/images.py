@@ -2,7 +2,9 @@
 
 import math
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,10 +13,16 @@ from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
 from errors import BadInput
+from untrusted import available_memory, printable, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+# Pillow's names of the formats that are read, whatever a file is called: of others, some start programs
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
+MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS says it, by name
 
 
 def is_image(path):
@@ -25,10 +33,13 @@ def is_image(path):
 def decode(path, image_size, channels):
     """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out.
 
-    Of 16 bits a pixel the upper 8 are kept. Raises OSError (or what else the file makes Pillow say) for a file
-    that is no image, ValueError for pixels of 32 bits.
+    Of 16 bits a pixel the upper 8 are kept, of several pictures in a file the first. Raises OSError (or what else
+    the file makes Pillow say) for a file that is no image, ValueError for pixels of 32 bits, or too many of them.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
+        shorter, longer = sorted(image.size)  # as the header has it: nothing is decoded yet
+        if longer * max(shorter, image_size**2 / shorter) > MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, which are too many, here or once resized")
         if image.mode in ("I", "F"):  # Pillow would clip them at 255: an image all white, or all black
             raise ValueError("pixels of 32 bits, which have no agreed range; save it with 8 bits")
         if image.mode.startswith("I;16"):
@@ -41,10 +52,14 @@ def decode(path, image_size, channels):
 
 
 class FolderImages:
-    """The images of a folder, decoded when asked for and kept: row i is paths[i] below root."""
+    """The images of a folder, decoded when asked for and kept: row i is paths[i] below root.
 
-    def __init__(self, root, paths, image_size, channels):
+    skip_bad: images that cannot be read are none of the usable rows.
+    """
+
+    def __init__(self, root, paths, image_size, channels, skip_bad=False):
         self.root, self.paths, self.image_size, self.channels = root, paths, image_size, channels
+        self.skip_bad = skip_bad
         self._pixels = self._decoded = None
 
     def __len__(self):
@@ -61,7 +76,7 @@ class FolderImages:
         """1 when 64 images spread evenly over the folder are all grey, else 3."""
         for row in np.unique(np.linspace(0, len(self) - 1, 64).astype(int)):
             try:
-                with Image.open(self.root / self.paths[row]) as image:
+                with Image.open(self.root / self.paths[row], formats=FORMATS) as image:
                     if image.mode not in GREY_MODES:
                         return 3
             except Exception:  # not an image: decoding it will say so by name
@@ -73,35 +88,63 @@ class FolderImages:
         missing = len(rows) if self._decoded is None else np.count_nonzero(~self._decoded[rows])
         return int(missing) * self.image_size**2 * self.channels <= available_memory() / 2
 
+    @cached_property
+    def usable(self):
+        """(n,) the rows in use: all, or with skip_bad those that can be decoded, which decodes each file once."""
+        rows = np.arange(len(self))
+        if not self.skip_bad:
+            return rows
+        keep, bad = self.fits_in_memory(rows), {}
+        for some in np.array_split(rows, -(-len(rows) // chunk_size(self.shape))):
+            pixels, problems = self._decode(some)
+            bad |= problems
+            if keep:
+                good = ~np.isin(some, list(problems))
+                self._keep(some[good], pixels[good])
+        if len(bad) == len(rows):
+            raise BadInput(self._complaint(bad))
+        return np.setdiff1d(rows, list(bad))
+
     def into_memory(self, rows):
         """Decoded rows as a uint8 tensor (len(rows), S, S, C), kept, so that each file is decoded once."""
-        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
-            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
-        missing = np.asarray(rows)[~self._decoded[rows]]
-        self._pixels[missing] = self.decode_rows(missing)
-        self._decoded[missing] = True
+        missing = np.asarray(rows) if self._decoded is None else np.asarray(rows)[~self._decoded[rows]]
+        self._keep(missing, self.decode_rows(missing))
         return torch.from_numpy(self._pixels[rows])
 
     def decode_rows(self, rows):
         """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
-        pixels, unreadable = np.empty((len(rows), *self.shape[1:]), np.uint8), []
+        pixels, problems = self._decode(rows)
+        if problems:
+            raise BadInput(self._complaint(problems))
+        return pixels
+
+    def _keep(self, rows, pixels):
+        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
+            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
+        self._pixels[rows], self._decoded[rows] = pixels, True
+
+    def _decode(self, rows):
+        """(uint8 (len(rows), S, S, C), {row: what is wrong with its file})."""
+        pixels, problems = np.empty((len(rows), *self.shape[1:]), np.uint8), {}
 
         def work(place, row):
             try:
                 pixels[place] = self.decode_row(row)
             except Exception as problem:  # Pillow raises many kinds for damaged files
-                unreadable.append((str(self.root / self.paths[row]), problem))
+                problems[int(row)] = problem
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
             done = pool.map(work, range(len(rows)), rows)
             list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
-        if unreadable:
-            shown = "; ".join(f"{path} ({problem})" for path, problem in sorted(unreadable, key=lambda u: u[0])[:5])
-            raise BadInput(
-                f"{self.root}: {len(unreadable)} images cannot be read, mend or remove them: "
-                f"{shown}{' ...' if len(unreadable) > 5 else ''}"
-            )
-        return pixels
+        return pixels, problems
+
+    def _complaint(self, problems):
+        first = [(printable(str(self.root / self.paths[row])), reason(problems[row])) for row in sorted(problems)[:5]]
+        shown = "; ".join(f"{path} ({problem})" for path, problem in first)
+        return (
+            f"{self.root}: {len(problems)} images cannot be read, mend or remove them: "
+            f"{shown}{' ...' if len(problems) > 5 else ''}"
+        )
 
 
 def mean_and_std(images):
@@ -110,9 +153,9 @@ def mean_and_std(images):
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    at_once = max(1, 2**22 // math.prod(images.shape[1:]))  # images: their pixels in float64 take 32 MiB
+    at_once = chunk_size(images.shape)
     if isinstance(images, FolderImages):
-        rows = np.unique(np.linspace(0, len(images) - 1, MOST_MEASURED).astype(int))
+        rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.fits_in_memory(rows):
             chunks = images.into_memory(rows).split(at_once)
         else:
@@ -128,10 +171,6 @@ def mean_and_std(images):
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 
-def available_memory():
-    """Bytes of memory that can be had without swapping."""
-    try:
-        with open("/proc/meminfo") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: half of what is built in
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def chunk_size(shape):
+    """How many images of (N, H, W, C) are looked at at a time: their pixels in float64 take 32 MiB."""
+    return max(1, 2**22 // math.prod(shape[1:]))

@@ -1,6 +1,7 @@
 """The indexed loader: batches of (x, y, ny, idx), normalised, on the device, no sample dropped."""
 
 import copy
+import signal
 
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -8,6 +9,13 @@ from torch.utils.data import DataLoader, default_collate
 from data import augment
 from data.images import FolderImages
 from errors import RunFailure
+from untrusted import printable, reason
+
+
+def num_batches(num_samples, batch_size, training=True):
+    """Batches in an epoch: a short last one counts; in training one of a single sample joins the one before it."""
+    full, rest = divmod(num_samples, batch_size)
+    return full + (rest > 0 and not (training and rest == 1 and full > 0))
 
 
 class IndexedLoader:
@@ -55,20 +63,23 @@ class IndexedLoader:
 
     def __len__(self):
         """Batches in an epoch."""
-        full, rest = divmod(self.num_samples, self.batch_size)
-        joins = self.order is not None and rest == 1 and full > 0
-        return full + (rest > 0 and not joins)
+        return num_batches(self.num_samples, self.batch_size, training=self.order is not None)
 
     def __iter__(self):
+        return self.batches()
+
+    def batches(self, first=0):
+        """An epoch's batches from number `first` on; those before it are drawn but not made."""
         n, image_size = self.num_samples, min(self.images.shape[1:3])
         position = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
         draws = augment.draw(self.augment_kind, n, image_size, self.augmentation)
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         batches = [position[a:b][self.rank :: self.world_size] for a, b in zip(starts, starts[1:], strict=False)]
+        batches = batches[first:]
         if not self.streamed:  # one transfer an epoch
             draws = {key: value.to(self.device) for key, value in draws.items()}
             batches = (
-                position.to(self.device).split([len(b) for b in batches])
+                position[starts[first] :].to(self.device).split([len(b) for b in batches])
                 if self.world_size == 1
                 else [b.to(self.device) for b in batches]
             )
@@ -94,6 +105,7 @@ class IndexedLoader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
             collate_fn=_collate,
+            worker_init_fn=_ignore_signals,
         )
         for images in reader:
             if isinstance(images, str):
@@ -146,9 +158,16 @@ class _DecodedRows:
         try:
             return torch.from_numpy(self.images.decode_row(row).copy())
         except Exception as problem:  # raised in a worker, it would come out as a traceback
-            return f"{self.images.root / self.images.paths[row]}: cannot be read ({problem}); mend it"
+            path = printable(str(self.images.root / self.images.paths[row]))
+            return f"{path}: cannot be read ({reason(problem)}); mend it, or give --skip_bad"
 
 
 def _collate(pixels):
     problems = [p for p in pixels if isinstance(p, str)]
     return problems[0] if problems else default_collate(pixels)
+
+
+def _ignore_signals(worker):
+    # A terminal and Slurm signal the workers too, and the run still needs them for its last step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

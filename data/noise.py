@@ -8,9 +8,9 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from errors import BadInput
+from untrusted import from_cell, load_npy, load_npz, load_pt, printable, reason
 
 KINDS = ("symmetric", "symmetric_exclusive", "pair")
 
@@ -69,12 +69,8 @@ def read_labels(spec, num_samples, class_names, paths=None):
     if path.suffix == ".csv":
         labels = _read_csv(path, num_samples, class_names, paths)
     elif path.suffix in readers:
-        try:
-            labels = np.asarray(readers[path.suffix](path, key))
-        except BadInput:
-            raise
-        except Exception as problem:  # whatever a damaged file makes its reader say
-            raise BadInput(f"--ny_file {path}: cannot be read ({_first_line(problem)}); give an intact file") from None
+        found = readers[path.suffix](path, key, f"--ny_file {path}: cannot be read")
+        labels = _as_array(path, found)
     else:
         raise BadInput(f"--ny_file {path}: expected a .pt, .npy, .npz or .csv file")
     return _checked(path, labels, num_samples, len(class_names))
@@ -96,7 +92,16 @@ def _checked(path, labels, num_samples, num_classes):
     return labels.astype(np.int64)
 
 
-def _read_pt(path, key):
+def _as_array(path, found):
+    if isinstance(found, (list, tuple)) and not all(isinstance(v, (int, float)) for v in found):
+        raise BadInput(f"--ny_file {path}: labels must be whole numbers; these are lists, or other things")
+    try:
+        return np.asarray(found)
+    except Exception as problem:  # whatever numpy says of what is no array
+        raise BadInput(f"--ny_file {path}: holds no labels ({reason(problem)}); give an array of them") from None
+
+
+def _read_pt(path, key, what):
     # The .pt files of CIFAR-10N hold numpy arrays: these constructors, also under the name they had before
     # numpy 2, are all that may be called while reading.
     reconstruct = np._core.multiarray._reconstruct
@@ -107,32 +112,33 @@ def _read_pt(path, key):
         np.dtype,
         *{type(np.dtype(code)) for code in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")},
     ]
-    with torch.serialization.safe_globals(allowed):
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    return _pick(path, content, key) if isinstance(content, dict) else content
+    content = load_pt(path, what, allowed)
+    return content[_pick(path, content, key)] if isinstance(content, dict) else content
 
 
-def _read_npz(path, key):
-    with np.load(path, allow_pickle=False) as content:
-        return _pick(path, content, key)
+def _read_npz(path, key, what):
+    (labels,) = load_npz(path, lambda names: [_pick(path, names, key)], what).values()
+    return labels
 
 
-def _read_npy(path, key):
-    return np.load(path, allow_pickle=False)
+def _read_npy(path, key, what):
+    return load_npy(path, what)
 
 
-def _pick(path, content, key):
-    keys = list(content)
+def _pick(path, keys, key):
+    """The one of a file's keys that `key` means."""
+    keys = [k for k in keys if isinstance(k, str)]
     if key is None and len(keys) == 1:
-        return content[keys[0]]
+        return keys[0]
     for name in (key, f"{key}_label"):
         if name in keys:
-            return content[name]
+            return name
     found = f"has no {key}" if key else "holds several arrays"
-    raise BadInput(f"--ny_file {path}: {found}; give {path.name}:KEY with one of {', '.join(map(str, keys))}")
+    there = ", ".join(printable(k) for k in keys[:100])
+    raise BadInput(f"--ny_file {path}: {found}; give {path.name}:KEY with one of {there}")
 
 
-def _read_csv(path, num_samples, class_names, paths):
+def _read_csv(path, num_samples, class_names, paths, column="label"):
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, skipinitialspace=True)
@@ -140,8 +146,9 @@ def _read_csv(path, num_samples, class_names, paths):
     except (UnicodeDecodeError, csv.Error) as problem:
         raise BadInput(f"--ny_file {path}: not readable as CSV ({problem})") from None
     by = "idx" if "idx" in header else "path"
-    if "label" not in header or by not in header:
-        raise BadInput(f"--ny_file {path}: needs a header line with label and idx (or path), found {','.join(header)}")
+    if column not in header or by not in header:
+        header = printable(",".join(header))
+        raise BadInput(f"--ny_file {path}: needs a header line with label and idx (or path), found {header}")
     if by == "path" and paths is None:
         raise BadInput(f"--ny_file {path}: names its samples by path, which only image folders have; use idx,label")
     rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
@@ -149,17 +156,17 @@ def _read_csv(path, num_samples, class_names, paths):
     names = {} if "given_label" in header else {name: k for k, name in enumerate(class_names)}
     labels = np.full(num_samples, -1, np.int64)
     for number, line in lines:
-        sample, label = (line[by] or "").strip(), (line["label"] or "").strip()
+        sample, label = _text(line[by], rows), _text(line[column], names)
         row = rows.get(sample, rows.get(sample.removeprefix("train/")))
         if row is None:
-            raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} is not in the training set")
+            raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} is not in the training set")
         if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < len(class_names)):
             raise BadInput(
-                f"--ny_file {path}, line {number}: {label} is neither a class name nor a class number "
+                f"--ny_file {path}, line {number}: {printable(label)} is neither a class name nor a class number "
                 f"from 0 to {len(class_names) - 1}"
             )
         if labels[row] >= 0:
-            raise BadInput(f"--ny_file {path}, line {number}: {by} {sample} stands there twice")
+            raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} stands there twice")
         labels[row] = names[label] if label in names else int(label)
     if (labels < 0).any():
         raise BadInput(
@@ -169,31 +176,47 @@ def _read_csv(path, num_samples, class_names, paths):
     return labels
 
 
+def _text(cell, known):
+    """The text in a cell: as it stands where that is `known`, else without the spaces around it."""
+    text = from_cell(cell or "")
+    return text if text in known else from_cell((cell or "").strip())
+
+
 def are_corrections(spec):
     """Whether a label file is marks.csv of analyze_paths.py's page: what it changes was wrong before."""
     path, _ = split_file_and_key(spec)
     if path.suffix != ".csv":
         return False
-    with open(path, newline="", encoding="utf-8-sig") as f:
-        return "given_label" in next(csv.reader(f, skipinitialspace=True), [])
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            return "given_label" in next(csv.reader(f, skipinitialspace=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error):  # read_labels says so
+        return False
 
 
-def check_alignment(spec, labels):
-    """BadInput when the label file brings clean labels of its own and they are not the data set's `labels` (N,).
+def check_alignment(spec, clean, given, class_names, paths=None):
+    """BadInput when the label file was made for rows in another order, or for other data.
 
-    Such a file (CIFAR-10N's, say) was made for rows in another order, and nothing else would give it away.
+    clean: (N,) the data set's labels. given: (N,) those that were trained on when marks.csv was made. A file that
+    brings such labels of its own (CIFAR-10N's clean_label, given_label of marks.csv) must have the same; without
+    them, nothing would give it away.
     """
     path, _ = split_file_and_key(spec)
+    if are_corrections(spec):
+        theirs = _read_csv(path, len(given), class_names, paths, column="given_label")
+        if (differ := np.flatnonzero(theirs != given)).size:
+            row = differ[0]
+            raise BadInput(
+                f"--ny_file {path}: given_label of row {row} is {theirs[row]}, the data's label is {given[row]} "
+                f"({differ.size} rows differ): use the marks with the data they were made on, and its --ny_ratio"
+            )
+        return
     try:  # under the key clean or clean_label
-        theirs = read_labels(f"{path}:clean", len(labels), [str(k) for k in range(int(labels.max()) + 1)])
+        theirs = read_labels(f"{path}:clean", len(clean), class_names)
     except BadInput:  # it brings none
         return
-    if (wrong := realised_rate(labels, theirs)) > 0:
+    if (wrong := realised_rate(clean, theirs)) > 0:
         raise BadInput(
             f"--ny_file {path}: its clean_label differs from this data set's labels in {wrong:.1%} of the rows: "
             "it was made for rows in another order; use the data set it belongs to"
         )
-
-
-def _first_line(problem):
-    return str(problem).strip().splitlines()[0][:200] if str(problem).strip() else type(problem).__name__

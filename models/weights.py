@@ -8,6 +8,9 @@ import torch
 from torchvision.models import get_model_weights
 
 from errors import BadInput, NeedsDownload
+from untrusted import load_pt, printable
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)  # of weights
 
 
 def load_weights(model, path):
@@ -20,7 +23,7 @@ def load_weights(model, path):
     own = model.state_dict()
     state = {_our_name(key): tensor for key, tensor in _read_tensors(path).items()}
     differences = [f"{key} is missing from the file" for key in own if key not in state]
-    differences += [f"the network has no {key}" for key in state if key not in own]
+    differences += [f"the network has no {printable(key)}" for key in state if key not in own]
     differences += [
         f"{key} is {_shape(state[key])} in the file and {_shape(own[key])} in the network"
         for key in own
@@ -47,18 +50,19 @@ def _shape(tensor):
 
 def _read_tensors(path):
     """The dict of name: tensor that the file holds."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as found:
-        raise BadInput(f"{path}: {found.strerror or found}; give the .pt file of a finished run") from found
-    except Exception as found:  # damaged files break torch.load in many ways: zip, pickle, key, value
-        raise BadInput(f"{path}: damaged, or not a file of weights; copy or train it anew") from found
+    state = load_pt(path, f"{path}: damaged, or no file of weights")
     if not isinstance(state, dict) or not state:
         raise BadInput(f"{path}: holds no weights but a {type(state).__name__}; give a bare state dict")
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise BadInput(f"{path}: {key!r} is a {type(value).__name__}, no tensor; give a bare state dict")
+        if not isinstance(key, str) or not _is_plain(value):
+            found = f"a {type(value).__name__} under a {type(key).__name__}"
+            raise BadInput(f"{path}: holds {found}, no tensor of numbers under a name; give a bare state dict")
     return state
+
+
+def _is_plain(value):
+    is_dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
+    return is_dense and value.device.type == "cpu" and value.dtype in DTYPES
 
 
 def load_imagenet(net, torchvision_name):

@@ -12,6 +12,7 @@ from paths import animations, measures, pictures
 from paths.label_errors import find_label_errors, reasons
 from paths.pictures import Scene
 from paths.report import write_report
+from untrusted import as_cell
 
 DISAGREED = 1000  # images on which people disagree most, where their distributions are known
 RANKS = {"easy": 0.61, "medium": 0.17, "hard": 0.02}  # from the hardest on: the paper's 3050, 850, 100 of 5000
@@ -136,9 +137,9 @@ def write_tables(analysis, out, step_distances):
         writer.writerow(SUSPECTS)
         for place, i in enumerate(analysis.order):
             given, suggested = recorded.given[i], analysis.suggestion[i]
-            file = recorded.files[i] if recorded.files else ""
-            row = [i, file, given, as_text(names[given]), suggested, as_text(names[suggested])]
-            reason = as_text(analysis.reasons[i])
+            file = as_cell(recorded.files[i]) if recorded.files else ""
+            row = [i, file, given, as_cell(names[given]), suggested, as_cell(names[suggested])]
+            reason = as_cell(analysis.reasons[i])
             writer.writerow([*row, f"{analysis.score[i]:.6g}", int(place < analysis.num_errors), reason])
     with csv_file(out / "steps.csv") as writer:
         short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
@@ -161,11 +162,6 @@ def csv_file(path):
     """Yield a csv.writer; names of files that are no UTF-8 go through as they are."""
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         yield csv.writer(f, lineterminator="\n")
-
-
-def as_text(cell):
-    """Text from outside for a CSV cell: what a spreadsheet would take for a formula gets an apostrophe."""
-    return f"'{cell}" if str(cell).startswith(("=", "+", "-", "@", "\t", "\r")) else str(cell)
 
 
 def draw(analysis, out, step_distances, label_distances):

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
-from paths.analysis import as_text, csv_file
+from paths.analysis import csv_file
 from paths.measures import chunks, log
+from untrusted import as_cell
 
 
 def export_cleanlab(analysis, out):
@@ -30,14 +31,17 @@ def export_cartography(analysis, out):
 
 
 def export_spotlight(analysis, out):
-    """spotlight.csv, one row a sample, all that is known of it in columns, for spotlight.show(pandas.read_csv(...))."""
+    """spotlight.csv, one row a sample, all that is known of it in columns, for spotlight.show(pandas.read_csv(...)).
+
+    image: the file, relative to the folder that has train/ in it (that of --images where there is no run).
+    """
     recorded, names = analysis.recorded, analysis.recorded.class_names
     with csv_file(out / "spotlight.csv") as writer:
         writer.writerow(["idx", "image", "given", "suggested", "score", "suspect", "reason", *analysis.measures])
         for place, i in enumerate(analysis.order):
-            file = recorded.files[i] if recorded.files else ""
-            labels = [as_text(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
-            suspect, reason = int(place < analysis.num_errors), as_text(analysis.reasons[i])
+            file = as_cell(recorded.files[i]) if recorded.files else ""
+            labels = [as_cell(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
+            suspect, reason = int(place < analysis.num_errors), as_cell(analysis.reasons[i])
             values = [f"{values[i]:.6g}" for values in analysis.measures.values()]
             writer.writerow([i, file, *labels, f"{analysis.score[i]:.6g}", suspect, reason, *values])
 

@@ -9,6 +9,7 @@ from data.images import decode, is_image
 from errors import BadInput, Problems
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
+from untrusted import load_npy, valid_text
 
 SIDE = 64  # pixels that images of a folder are decoded to
 
@@ -37,7 +38,7 @@ def open_files(args):
             images = _images(args.images, len(path))
     problems.stop_if_any()
     return Recorded(
-        name=Path(args.path).stem,
+        name=valid_text(Path(args.path).stem),
         path=path,
         given=given,
         class_names=names or [str(k) for k in range(path.shape[2])],
@@ -48,10 +49,7 @@ def open_files(args):
 
 
 def _array(flag, file):
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise BadInput(f"{flag} {file}: not a readable .npy array ({problem}); give an intact one") from None
+    return load_npy(file, f"{flag} {file}: not a readable .npy array", mapped=True)
 
 
 def _labels(file, path):
@@ -98,9 +96,9 @@ def _images(source, num_samples):
         images = (lambda idx: [or_grey(lambda i=i: decode(source / files[i], SIDE, 3), files[i]) for i in idx]), files
     else:
         array = _array("--images", source)
-        fits = isinstance(array, np.ndarray) and array.dtype == np.uint8
+        fits = array.dtype == np.uint8 and 0 not in array.shape
         if not fits or array.ndim not in (3, 4) or array.shape[3:] not in ((), (1,), (3,)):
-            found = f"{array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
+            found = f"{array.shape} of {array.dtype}"
             raise BadInput(f"--images {source}: expected uint8 (N, H, W) or (N, H, W, 1 or 3), found {found}")
         found = len(array)
         images = (lambda idx: array[idx].reshape(len(idx), *array.shape[1:3], -1)), None

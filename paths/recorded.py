@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from errors import BadInput
 from paths.measures import chunks
 from paths.recorder import damaged_steps, read_sidecar
+from untrusted import load_npy
 
 
 @dataclass
@@ -58,26 +60,28 @@ def open_path(file):
     if not file.is_file():
         raise ValueError(f"{file}: there is no such file")
     try:
-        path = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise ValueError(f"{file}: not a readable .npy array ({problem})") from None
-    if not isinstance(path, np.ndarray) or path.ndim != 3 or path.dtype.kind != "f" or 0 in path.shape:
-        found = f"{path.shape} of {path.dtype}" if isinstance(path, np.ndarray) else "an archive"
+        path = load_npy(file, f"{file}: not a readable .npy array", mapped=True)
+    except BadInput as problem:
+        raise ValueError(str(problem)) from None
+    if path.ndim != 3 or path.dtype.kind != "f" or 0 in path.shape:
+        found = f"{path.shape} of {path.dtype}"
         raise ValueError(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
     if path.shape[2] < 2:
         raise ValueError(f"{file}: has one class only; two are needed")
     is_ours = file.with_suffix(".json").exists()
     if is_ours:
-        path = path[:, : _complete(file)]
+        path = path[:, : _complete(file, path.shape[1])]
     _check_distributions(file, path)
     if not is_ours:
         warnings.warn(f"{file}: no .json beside it; accepted after checking shape, range and sums", stacklevel=2)
     return path
 
 
-def _complete(file):
-    """How many steps are complete and intact, from the first on."""
-    complete = {int(step) for step in read_sidecar(file)["complete"]}
+def _complete(file, num_steps):
+    """How many of the num_steps steps are complete and intact, from the first on."""
+    complete = {int(step) if step.isdecimal() else -1 for step in read_sidecar(file)["complete"]}
+    if complete - set(range(num_steps)):
+        raise ValueError(f"{file}: its .json lists steps that the path has not; take an intact copy")
     steps = next(t for t in range(len(complete) + 1) if t not in complete)
     if not steps:
         found = "step 0 was never recorded: steps count from 0" if complete else "no step is complete yet; wait for one"

@@ -27,8 +27,9 @@ class PathRecorder:
 
     num_samples: N. num_steps: T. num_classes: K. dtype: "float16" (p above .9998 becomes 1; small classes keep
     three digits) or "float32". rows: (M,) sample idx, when only these are followed: then num_samples is M, and
-    record() still takes sample idx. resume: go on with the file at path. metadata: a dict of your own for the
-    .json, such as {"step": "epoch"}.
+    record() still takes sample idx. resume: go on with the file at path, whose complete steps must be intact; it may
+    have fewer steps than num_steps: then it grows. metadata: a dict of your own for the .json, such as
+    {"step": "epoch"}.
 
     Steps are recorded in rising order, each by any number of record() calls. A step is complete when a later
     one is recorded or close() is called; a context left by an exception does not complete its last step. Rows
@@ -145,15 +146,18 @@ class PathRecorder:
     # --------------------------------------------------------------------------------------------- disk
 
     def _create(self):
+        self._make_file(self.path)
+        self._write_sidecar()
+
+    def _make_file(self, path):
         # Fortran order: a step is then K contiguous runs of N values instead of N * K scattered ones.
         header = {"descr": self.dtype.newbyteorder("<").str, "fortran_order": True, "shape": self.shape}
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(os.dup(self._file), "wb") as f:
             np.lib.format.write_array_header_1_0(f, header)
             self._offset = f.tell()
         # Written with pwrite, never through a mapping: a full disk would kill a mapped writer with SIGBUS.
         os.ftruncate(self._file, self._offset + int(np.prod(self.shape)) * self.dtype.itemsize)
-        self._write_sidecar()
 
     def _open_again(self):
         sidecar = read_sidecar(self.path)
@@ -165,25 +169,49 @@ class PathRecorder:
                 raise ValueError(f"{self.path}: not a .npy file ({problem})") from None
             self._offset = f.tell()
         rows = None if self.rows is None else self.rows.tolist()
-        if (shape, fortran, dtype) != (self.shape, True, self.dtype) or sidecar.get("rows") != rows:
+        fits = shape[:1] + shape[2:] == self.shape[:1] + self.shape[2:] and shape[1] <= self.shape[1]
+        if not (fits and fortran and dtype == self.dtype) or sidecar.get("rows") != rows:
             raise ValueError(f"{self.path}: holds another path, of shape {shape} and {dtype}; choose another name")
-        self._file = os.open(self.path, os.O_RDWR)
+        if damaged := damaged_steps(self.path):
+            raise ValueError(f"{self.path}: step {damaged[0]} is not what was written; take an intact copy")
         self.checksums = {int(step): crc for step, crc in sidecar["complete"].items()}
         self.metadata = {**sidecar.get("metadata", {}), **self.metadata}
+        if shape[1] < self.shape[1]:
+            self._grow()
+        else:
+            self._file = os.open(self.path, os.O_RDWR)
+
+    def _grow(self):
+        """Copy the complete steps into a file with room for more, which then takes the place of this one."""
+        steps, partial = np.load(self.path, mmap_mode="r"), self.path.with_name(self.path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        self._make_file(partial)
+        for step in self.checksums:
+            self._write_step(step, np.ascontiguousarray(steps[:, step].T))
+        os.fsync(self._file)
+        os.replace(partial, self.path)
+        self._write_sidecar()
 
     def _flush(self):
         """Write the complete steps that wait, sync them, then list them in the .json."""
         self._flushed_at = time.monotonic()
         if not self._pending:
             return
-        num_samples, num_steps, _ = self.shape
-        for step, values in self._pending:
-            for k, run in enumerate(values):
-                _write_all(self._file, run, self._offset + (k * num_steps + step) * num_samples * self.dtype.itemsize)
-        os.fsync(self._file)
+        try:
+            for step, values in self._pending:
+                self._write_step(step, values)
+            os.fsync(self._file)
+        except OSError as problem:  # a full disk's error names no file
+            problem.filename = str(self.path)
+            raise
         self.checksums |= {step: zlib.crc32(values) for step, values in self._pending}
         self._pending.clear()
         self._write_sidecar()
+
+    def _write_step(self, step, values):
+        num_samples, num_steps, _ = self.shape
+        for k, run in enumerate(values):
+            _write_all(self._file, run, self._offset + (k * num_steps + step) * num_samples * self.dtype.itemsize)
 
     def _close_file(self):
         try:
@@ -198,16 +226,21 @@ class PathRecorder:
             "dtype": str(self.dtype),
             "rows": None if self.rows is None else self.rows.tolist(),
             "complete_steps": len(self.checksums),
-            "complete": self.checksums,
+            "complete": {str(step): crc for step, crc in self.checksums.items()},
             "metadata": self.metadata,
         }
+        content["crc32"] = _crc32_of(content)
         target = self.path.with_suffix(".json")
         partial = target.with_name(target.name + ".partial")
-        with open(partial, "w") as f:
-            json.dump(content, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, target)
+        try:
+            with open(partial, "w") as f:
+                json.dump(content, f)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(partial, target)
+        except OSError as problem:
+            problem.filename = str(target)
+            raise
 
 
 def read_sidecar(path):
@@ -219,6 +252,9 @@ def read_sidecar(path):
         raise ValueError(f"{sidecar}: not readable ({problem})") from None
     if not isinstance(content, dict) or not isinstance(content.get("complete"), dict):
         raise ValueError(f"{sidecar}: does not describe a path")
+    written = content.pop("crc32", None)  # files of before had none
+    if written is not None and written != _crc32_of(content):
+        raise ValueError(f"{sidecar}: is not what was written (its crc32 differs); take an intact copy")
     return content
 
 
@@ -227,6 +263,11 @@ def damaged_steps(path):
     complete = read_sidecar(path)["complete"]
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     return [int(step) for step, crc in complete.items() if zlib.crc32(values[:, int(step)].T.tobytes()) != crc]
+
+
+def _crc32_of(content):
+    as_read = json.loads(json.dumps(content))  # keys that are no text become text
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 def _write_all(file, values, offset):

@@ -12,8 +12,10 @@ This file needs torch and numpy only: copy it into any project. In a training lo
 import contextlib
 import hashlib
 import json
+import math
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +54,19 @@ class PredictionTable:
         if self.smoothing is None:
             raise ValueError("this table was loaded without its .json: set .smoothing before updating it")
         idx = torch.as_tensor(idx, device=self.values.device)
+        idx = idx.long() if idx.dtype == torch.int32 else idx
         prob = torch.as_tensor(prob).detach().to(self.values)
         if prob.shape != (len(idx), self.values.shape[1]):
             raise ValueError(f"prob must have shape {(len(idx), self.values.shape[1])}, not {tuple(prob.shape)}")
-        if self.values.device.type == "cpu":
+        on_cpu = self.values.device.type == "cpu"  # where a flag is read at once; a GPU would have to be waited for
+        if on_cpu:
             self._check_distinct(idx)
-        rows, seen = self.values[idx], self.visited[idx]
-        finite = prob.isfinite().all(1)
+        rows, seen = self.values.index_select(0, idx), self.visited.index_select(0, idx)
+        if on_cpu and seen.all() and math.isfinite(prob.sum()):  # a sum is finite only when all that is summed is
+            # ema_step() in place: of many classes, a temporary array costs more than the arithmetic
+            self.values.index_copy_(0, idx, rows.mul_(1 - self.smoothing).add_(self.smoothing * prob))
+            return
+        finite = (0 * prob).sum(1) == 0  # 0 times infinity is NaN; cheaper than isfinite().all(1)
         mixed = torch.where(seen[:, None], ema_step(rows, prob, self.smoothing), prob)
         self.values[idx] = torch.where(finite[:, None], mixed, rows)
         self.visited[idx] = seen | finite
@@ -69,8 +77,8 @@ class PredictionTable:
         if self._last_seen_at is None:
             self._last_seen_at = torch.zeros(len(self.values), dtype=torch.int64)
         position = torch.arange(len(idx))
-        self._last_seen_at[idx] = position
-        if not torch.equal(self._last_seen_at[idx], position):
+        self._last_seen_at.index_copy_(0, idx, position)
+        if not torch.equal(self._last_seen_at.index_select(0, idx), position):
             raise ValueError("idx holds a sample twice: the samples of a batch must be distinct")
 
     def state_dict(self):
@@ -107,6 +115,7 @@ class PredictionTable:
                 "sha256": _sha256(f.name),
                 "sha256_before": _sha256(path) if path.exists() else None,
             }
+            sidecar["crc32"] = _crc32_of(sidecar)
             with _whole_file(sidecar_path(path)) as json_file:
                 json_file.write(json.dumps(sidecar, indent=1).encode())
 
@@ -159,18 +168,20 @@ def read_distributions(path, may_be_zero=False):
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file")
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: nothing is allocated that is not there
+    except Exception as problem:  # numpy has a dozen kinds for a damaged file
         raise ValueError(f"{path}: not a readable .npy array ({problem})") from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
         found = f"shape {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else "an archive"
         raise ValueError(f"{path}: expected an (N, K) array of floats, found {found}")
+    if values.nbytes != Path(path).stat().st_size - values.offset:
+        raise ValueError(f"{path}: holds another number of values than its header says; take an intact copy")
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: has values that are not finite (NaN or infinity); make it anew")
     total = values.sum(1, dtype=np.float64)
     if (values < 0).any() or not (np.isclose(total, 1, atol=1e-3) | (may_be_zero & (total == 0))).all():
         raise ValueError(f"{path}: its rows are not distributions (entries >= 0 that sum to 1); make it anew")
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # a copy: not the file
 
 
 @contextlib.contextmanager
@@ -197,7 +208,15 @@ def _read_json(path):
         raise ValueError(f"{path}: not readable as JSON ({problem})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object")
+    written = content.pop("crc32", None)  # files of before had none
+    if written is not None and written != _crc32_of(content):
+        raise ValueError(f"{path}: is not what was written (its crc32 differs); take an intact copy")
     return content
+
+
+def _crc32_of(content):
+    as_read = json.loads(json.dumps(content))  # keys that are no text become text
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 def _sha256(path):

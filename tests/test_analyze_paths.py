@@ -2,16 +2,20 @@
 
 import csv
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 import analyze_paths
 import main_gen_path
 from errors import BadInput
+from files import read_json, write_json
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
 
@@ -135,9 +139,9 @@ def test_of_a_clean_run_top_suspects_stand_for_mislabelled_samples(runs, workpla
 def test_an_unfinished_run_is_read_up_to_its_last_complete_step(runs, workplace, capsys, tables_only):
     copy = workplace / "run"
     shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
-    sidecar = json.loads((copy / "PATH_TRAIN_COARSE.json").read_text())
+    sidecar = read_json(copy / "PATH_TRAIN_COARSE.json")
     sidecar["complete"] = {step: crc for step, crc in sidecar["complete"].items() if int(step) < 4}
-    (copy / "PATH_TRAIN_COARSE.json").write_text(json.dumps(sidecar))
+    write_json(copy / "PATH_TRAIN_COARSE.json", sidecar)
     out = analyze_paths.main([str(copy)])
     assert "4 of 6 epochs are complete" in capsys.readouterr().err
     assert len(rows(out / "steps.csv")) == 4
@@ -157,9 +161,9 @@ def test_a_damaged_step_is_named(runs, workplace):
 def test_without_its_images_a_run_is_analysed_all_the_same(runs, workplace, capsys):
     copy = workplace / "run"
     shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
-    settings = json.loads((copy / "args.json").read_text())
-    settings["dataset"], settings["data_dir"] = "npz", "moved_away.npz"
-    (copy / "args.json").write_text(json.dumps(settings))
+    settings = read_json(copy / "args.json")
+    write_json(copy / "args.json", {**settings, "dataset": "npz", "data_dir": "moved_away.npz"})
+    (copy / "checksums.json").unlink()
     out = analyze_paths.main([str(copy)])
     assert "no images (--data_dir moved_away.npz: there is no such file" in capsys.readouterr().err
     assert (out / "report.html").exists() and not (out / "suspects.png").exists()
@@ -178,6 +182,28 @@ def test_exports_are_what_other_tools_read(runs, workplace, tables_only):
     np.testing.assert_allclose(np.exp(logits), path[line["guid"], 5], atol=2e-3)
     out = analyze_paths.main([str(runs["clean"]), "--out", "a", "--export", "spotlight"])
     assert {"idx", "given", "suggested", "score", "confidence"} <= set(rows(out / "spotlight/spotlight.csv")[0])
+
+
+def test_names_from_outside_act_nowhere_and_crash_nothing(workplace):
+    """A folder with names that are no UTF-8, formulas or markup: figures, tables and page are made all the same."""
+    rng, classes = np.random.default_rng(0), [b"=cmd()", b"caf\xe9", b"'=x", b"$\\frac{$<b>"]
+    for folder in (os.path.join(os.fsencode(split), name) for split in ("set/train", "set/test") for name in classes):
+        os.makedirs(folder)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(os.fsdecode(os.path.join(folder, b"=\xff%d.png" % i)))
+    flags = "--dataset folder --data_dir set --image_size 8 --valid_size 0 --ny_ratio 0.3 --run_name".split()
+    run = main_gen_path.main([*RUN, *flags, os.fsdecode(b"r\xff"), "--epochs", "2", "--batch_size", "12"])
+    out = analyze_paths.main([str(run), "--export", "spotlight"])
+    assert {file for file in FILES if not (out / file).is_file()} == set()
+    text = (out / "suspects.csv").read_bytes()
+    assert b",'=cmd()," in text and b",''=x," in text and b"," + rb"caf\udce9" + b"," in text
+    assert b",train/caf\xe9/=\xff0.png," in text
+    found = (out / "spotlight/spotlight.csv").read_bytes()
+    assert b",'=cmd()," in found
+    assert b",train/caf\xe9/=\xff0.png," in found
+    assert rb"r\udcff: 24 samples" in (out / "summary.txt").read_bytes()
+    assert "<b>" not in (out / "report.html").read_text()
 
 
 # ------------------------------------------------------------------------------------ anybody's arrays
@@ -253,6 +279,46 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(loose, workplace
     with pytest.raises(BadInput, match=message):
         analyze_paths.main(loose)
     assert not (workplace / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ny": np.zeros(3, int)},
+        {"y": np.zeros(1437)},
+        {"ny": np.full(1437, 10)},
+        {"ny": None},
+        {"paths": np.array(["a"])},
+        {"paths": np.arange(1437)},
+    ],
+    ids=range(6),
+)
+def test_labels_that_are_not_the_runs_are_named(runs, workplace, changes):
+    copy = workplace / "run"
+    shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
+    with np.load(copy / "labels.npz") as labels:
+        arrays = {**labels, **changes}
+    np.savez(copy / "labels.npz", **{name: array for name, array in arrays.items() if array is not None})
+    (copy / "checksums.json").unlink()
+    with pytest.raises(BadInput, match=r"labels\.npz: .*take an intact copy"):
+        analyze_paths.main([str(copy)])
+
+
+def test_files_that_could_be_formulas_have_an_apostrophe(loose, workplace, tables_only):
+    for i, pixels in enumerate(np.load("images.npy")):
+        (workplace / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(workplace / f"pictures/={i:03}.png")
+    flags = [flag.replace("images.npy", "pictures") for flag in loose]
+    out = analyze_paths.main([*flags, "--export", "spotlight"])
+    for file, column in ((out / "suspects.csv", "file"), (out / "spotlight/spotlight.csv", "image")):
+        assert all(row[column] == f"'={int(row['idx']):03}.png" for row in rows(file))
+
+
+@pytest.mark.parametrize("complete", [{"7": 0}, {"-1": 0}, {"x": 0}, {"0": 0, "99": 0}])
+def test_a_sidecar_that_lists_other_steps_is_named(loose, complete):
+    (Path("path.json")).write_text(json.dumps({"complete": complete, "rows": None}))
+    with pytest.raises(BadInput, match=r"path\.(npy|json): "):
+        analyze_paths.main(loose)
 
 
 def test_all_mistakes_come_at_once(runs, workplace):

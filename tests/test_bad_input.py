@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,9 @@ def files(taught, tmp_path_factory):
     np.save(there / "short.npy", np.zeros(100, np.int64))
     np.save(there / "labels.npy", np.zeros(1437, np.int64))
     np.save(there / "eleven.npy", np.full(1437, 10))
+    with open(there / "terabytes.npy", "wb") as f:
+        np.lib.format.write_array_header_1_0(f, {"descr": "<i8", "fortran_order": False, "shape": (2**40,)})
+    (there / "marks.csv").write_text("idx,given_label,label,mark\n" + "".join(f"{i},0,0,\n" for i in range(1437)))
     np.save(there / "probs.npy", uniform())
     np.save(there / "probs_short.npy", uniform(10))
     np.save(there / "logits.npy", np.full((1437, 10), 3.0))
@@ -82,6 +86,9 @@ def files(taught, tmp_path_factory):
     torch.save(build_model("preact_resnet18", 10, 8, channels=1).state_dict(), nets / "preact.pt")
     torch.save(build_model("smallcnn", 100, 8, channels=1).state_dict(), nets / "classes.pt")
     (nets / "cut.pt").write_bytes((nets / "classes.pt").read_bytes()[:1000])
+    with zipfile.ZipFile(nets / "classes.pt") as plain, zipfile.ZipFile(nets / "packed.pt", "w", 8) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
     damaged = shutil.copytree(taught, there / "damaged")
     (damaged / "args.json").write_text("{")
     shutil.copytree(taught, there / "bitflip")
@@ -148,6 +155,9 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --ny_file @eleven.npy", ["--ny_file eleven.npy 10 9"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @nowhere.npy", ["--ny_file nowhere.npy"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @labels.npy --ny_ratio 0.2", ["--ny_file labels.npy --ny_ratio 0.2"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @terabytes.npy", ["--ny_file terabytes.npy claims"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @marks.csv", ["--ny_file marks.csv given_label row --ny_ratio"]),
+    ("teacher", f"{WITH_DIGITS} --skip_bad", ["--skip_bad digits"]),
     # numbers
     *[
         (script, f"{start} --{flag} {value}", [f"--{flag} {value}"])
@@ -197,6 +207,7 @@ CASES = [
     ("student", f"{NET} classes", ["classes.pt 100 10"]),
     ("student", f"{NET} classes --teach_net resnet18", ["classes.pt another network"]),
     ("student", f"{NET} cut", ["cut.pt"]),
+    ("student", f"{NET} packed", ["packed.pt compressed"]),
     ("student", f"{TAUGHT} --teach_net resnet18", ["--teach_net resnet18 smallcnn"]),
     ("student", f"{WITH_DIGITS} --teach_type true", ["--true_probs"]),
     ("student", f"{WITH_DIGITS} --teach_type true --true_probs @nowhere.npy", ["--true_probs nowhere.npy"]),

@@ -6,7 +6,10 @@ import torch
 
 import main_distill
 import main_gen_teacher
+from errors import Interrupted
 from supervision.table import PredictionTable
+from training import interruption
+from training.run_folder import RunFolder
 from utils import experiment_parser, get_loaders
 
 AVAILABLE = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -60,3 +63,16 @@ def test_the_same_seed_twice_gives_the_same_batches_on_the_device(device):
         [idx.cpu() for *_, idx in get_loaders(experiment_parser("").parse_args(flags))[0]] for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_deterministic_runs_are_equal_bit_for_bit_interrupted_or_not(device, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--dataset", "digits", "--net", "smallcnn", "--epochs", "3", "--device", device, "--deterministic"]
+    runs = [main_gen_teacher.main([*flags, "--run_name", name]) for name in ("one", "two")]
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(RunFolder, "time_to_save", lambda run: patch.setattr(interruption, "_noted", 15))
+        main_gen_teacher.main([*flags, "--run_name", "three"])
+    runs.append(main_gen_teacher.main([*flags, "--run_name", "three", "--resume"]))
+    torch.use_deterministic_algorithms(False)
+    for name in ("epoch_2.pt", "epoch_2.npy"):
+        assert len({(run / name).read_bytes() for run in runs}) == 1, name

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 import errors
 import evaluate
 import main_gen_teacher
+from training.figures import plot_confusion
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,28 @@ def test_predictions_of_new_images_are_distributions_in_file_order(run, tmp_path
         p = [float(row[f"p_{k}"]) for k in range(10)]
         assert sum(p) == pytest.approx(1, abs=1e-4)
         assert int(row["label"]) == int(np.argmax(p)) and row["name"] == row["label"]
+
+
+def test_names_from_outside_are_no_formulas_in_predictions(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((copy / "args.json").read_text())
+    settings.pop("crc32")
+    settings["resolved"]["class_names"] = [f"=class({k})" for k in range(10)]
+    (copy / "args.json").write_text(json.dumps(settings))
+    (copy / "checksums.json").unlink()
+    (tmp_path / "images").mkdir()
+    for name in ("=cmd().png", "'=x.png", os.fsdecode(b"\xff.png")):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / name)
+    out = evaluate.main([str(copy), "--images", str(tmp_path / "images"), "--out", str(tmp_path / "p.csv")])
+    with open(out, encoding="utf-8", errors="surrogateescape") as f:
+        rows = list(csv.DictReader(f))
+    assert [row["file"] for row in rows] == ["''=x.png", "'=cmd().png", os.fsdecode(b"\xff.png")]
+    assert all(row["name"] == f"'=class({row['label']})" for row in rows)
+
+
+def test_the_confusion_of_classes_with_odd_names_is_drawn(tmp_path):
+    plot_confusion(np.eye(4, dtype=int), ["$x_2$", r"$\frac{$", "a\nb" * 99, "<b>"], tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

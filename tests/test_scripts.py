@@ -17,11 +17,11 @@ import main_distill
 import main_gen_teacher
 import old_cifar_noisy
 from errors import BadInput, NeedsDownload
+from files import read_json
 from models import build_model
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
 from training import experiment, loop, run_folder
-from training.files import read_json
 from training.run_folder import read_args
 
 QUICK_STUDENT = "--net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
@@ -30,6 +30,7 @@ REPOSITORY = Path(main_distill.__file__).parent
 TEACHER = "smallcnndigits_cosine_n0.4"
 KEPT = {f"{name}.{ending}" for name in ("best_acc", "best_loss", "epoch_1") for ending in ("pt", "npy", "json")}
 RUN_FILES = {"args.json", "environment.json", "labels.npz", "metrics.csv", "last.pt", "curves.png"} | KEPT
+RUN_FILES |= {"checksums.json"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -438,7 +439,7 @@ def test_a_comparison_writes_a_folder_a_seed_and_method(comparison):
     for seed in (3, 4):
         assert names(folder / f"seed_{seed}") == set(METHODS)
         for method in METHODS:
-            assert names(folder / f"seed_{seed}" / method) == RUN_FILES
+            assert names(folder / f"seed_{seed}" / method) == RUN_FILES | {"result.json"}
     assert list(seen) == [(seed, method) for seed in (3, 4) for method in METHODS]
 
 

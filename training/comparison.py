@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from scipy import stats
 
+from files import whole_file
 from training.figures import plot_comparison
-from training.files import whole_file
+from untrusted import as_cell
 from utils import noise_in_words
 
 COLUMNS = [
@@ -50,7 +51,7 @@ def result_row(method, args, data, state, recovered):
     return {
         "method": method,
         "seed": args.seed,
-        "noise": args.ny_file or args.ny_ratio,
+        "noise": as_cell(args.ny_file) if args.ny_file else args.ny_ratio,
         "noise_kind": "file" if args.ny_file else args.ny_kind,
         "noise_realised": data.noise_realised,
         "test_acc_last": last["test_acc"],
@@ -64,13 +65,12 @@ def result_row(method, args, data, state, recovered):
     }
 
 
-def write_results(path, results):
-    """results.csv: a row a method and seed; an empty cell where there is no figure."""
-    with whole_file(path, "w") as f:
-        writer = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in results:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None})
+def write_results(file, results):
+    """results.csv: a row a method and seed; an empty cell where there is no figure. file: open for writing."""
+    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in results:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None})
 
 
 def progress_line(row):

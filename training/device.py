@@ -4,6 +4,7 @@ A timing would make two equal runs differ. What was chosen is printed, and kept 
 """
 
 import contextlib
+import os
 import platform
 from dataclasses import dataclass
 
@@ -37,6 +38,13 @@ def native_bfloat16(device):
     return False
 
 
+def make_deterministic():
+    """Let two equal runs on a GPU be equal bit for bit. Where an operation has no such way, torch warns by name."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 @dataclass
 class Hardware:
     """How a network is run: device, autocast dtype (None: float32), memory format, compiled or not."""
@@ -47,8 +55,13 @@ class Hardware:
     compiled: bool
 
     @classmethod
-    def choose(cls, args):
-        """From --device, --amp, --compile. Raises BadInput for a combination that the device cannot do."""
+    def choose(cls, args, before=None):
+        """From --device, --amp, --compile. Raises BadInput for a combination that the device cannot do.
+
+        before: describe() of a run that is gone on with: its choice is kept, or a BadInput names what is not possible.
+        """
+        if before is not None:
+            return cls._as_before(args, before)
         device = pick_device(args.device)
         if args.amp == "fp16" and device.type == "cpu":
             raise BadInput("--amp fp16: needs a GPU; use --amp bf16 or --amp auto on a CPU")
@@ -59,6 +72,30 @@ class Hardware:
             "auto": torch.bfloat16 if native_bfloat16(device) else None,
         }[args.amp]
         return cls(device, dtype, channels_last=device.type != "mps", compiled=args.compile == "on")
+
+    @classmethod
+    def _as_before(cls, args, before):
+        names = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        asked = {"device": args.device, "precision": names.get(args.amp, "auto")}
+        asked["compiled"] = {"on": True, "off": False}.get(args.compile, "auto")
+        for name, flag in (("device", "device"), ("precision", "amp"), ("compiled", "compile")):
+            if flag in args.given and asked[name] not in ("auto", before[name]):
+                raise BadInput(
+                    f"--{flag} {getattr(args, flag)}: the run so far had {name} {before[name]}; leave the flag out"
+                )
+        try:
+            device = pick_device(before["device"])
+        except BadInput:
+            raise BadInput(f"--resume: the run so far was on {before['device']}, which this machine has not") from None
+        args.device = device.type
+        dtype = None if before["precision"] == "float32" else getattr(torch, before["precision"])
+        return cls(device, dtype, before["channels_last"], before["compiled"])
+
+    def differences(self, before):
+        """In words, what may change the last bits beside the choices themselves: "" where it is all the same."""
+        now = {**self.describe(), "torch": torch.__version__}
+        differ = [name for name in ("hardware", "threads", "torch") if before[name] != now[name]]
+        return ", ".join(f"{name} {before[name]} (now {now[name]})" for name in differ)
 
     def place(self, model):
         """The model on the device, in the chosen layout; call the result of forward_of() to run it."""

@@ -16,9 +16,10 @@ from errors import Problems
 from models import build_model, check_net
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
-from training.device import Hardware
+from training.device import Hardware, make_deterministic
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
+from training.resuming import take_over
 from training.run_folder import RunFolder, check_free
 from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
@@ -43,10 +44,11 @@ class Experiment:
         self.args, self.folder, self._also_check, self.selects = args, Path(folder), also_check, selects
         self.hardware = self.dataset = self.data = None
         self.train_loader = self.valid_loader = self.test_loader = None
+        self.before = take_over(args, self.folder, problems)  # environment.json of the run to go on with, or None
         if args.data_seed is None:
             args.data_seed = args.seed
         with problems.collect():
-            self.hardware = Hardware.choose(args)
+            self.hardware = Hardware.choose(args, self.before)
         if not problems.broken & SOURCE_FLAGS:
             with problems.collect():
                 self.dataset = open_dataset(args)
@@ -95,6 +97,8 @@ class Experiment:
 
     def start(self):
         """Load the data (downloading what is absent), say what it is, make the loaders."""
+        if self.args.deterministic:
+            make_deterministic()
         if self.data is None:
             self.data = load_data(self.args, self.dataset)
             if self._also_check:
@@ -106,22 +110,26 @@ class Experiment:
         if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
         print(f"running on {self.hardware}")
+        if self.before and (differ := self.hardware.differences(self.before)):
+            print(f"the run so far had {differ}: it goes on, but not bit for bit as it would have")
         return self
 
     def _summary(self):
         args, data, dataset = self.args, self.data, self.dataset
         held_out = f"{len(data.valid_idx)} for validation"
         if dataset.valid and args.valid_size:
-            held_out = f"{len(dataset.valid.labels)} for validation (the set's own split)"
-        wrong = ""
+            held_out = f"{len(dataset.valid.usable)} for validation (the set's own split)"
+        wrong, skipped = "", ""
+        if dataset.num_skipped:
+            skipped = f"; {dataset.num_skipped} images that cannot be read are left out"
         if data.corrected:
             wrong = f": they correct {realised_rate(data.y, data.ny):.4f} of all labels"
         if data.noise_realised:
             trained = realised_rate(data.y[data.train_idx], data.ny[data.train_idx])
             wrong = f": {data.noise_realised:.4f} of all labels are wrong, {trained:.4f} of those trained on"
         return (
-            f"{args.dataset}: {len(data.train_idx)} training samples, {held_out}, {len(dataset.test.labels)} for "
-            f"testing, {dataset.num_classes} classes; {noise_in_words(args)}{wrong}"
+            f"{args.dataset}: {len(data.train_idx)} training samples, {held_out}, {len(dataset.test.usable)} for "
+            f"testing, {dataset.num_classes} classes; {noise_in_words(args)}{wrong}{skipped}"
         )
 
     def with_seed(self, seed):
@@ -136,7 +144,7 @@ class Experiment:
     def new_run(self, path=None, **resolved):
         """A RunFolder at path (default: the experiment's folder)."""
         resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
-        return RunFolder.create(path or self.folder, self.args, self.data, self.hardware, **resolved)
+        return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
     def train(
         self,
@@ -156,23 +164,27 @@ class Experiment:
         a line of figures an epoch. label: for the progress bar. resolved: more for args.json. Returns
         (RunFolder, TrainingState).
         """
-        args, hardware, table = self.args, self.hardware, None
+        args, table = self.args, None
         if self.selects:
             resolved["filt_tau"] = temperature
-            table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, hardware.device)
-        run = self.new_run(path, **resolved)
-        run.keeps_best = self.selects
-        state = self.new_state(table)
-        observers = [
-            *([TableUpdater(table, temperature)] if self.selects else []),
-            *watch(run, state),
-            ProgressBar(len(self.train_loader), args.epochs, label),
-            EpochLog(state, log),
-        ]
-        if args.wandb != "disabled":
-            observers.append(WandbTracker(state, args, run.path))
-        fit(state, run, args, hardware, target, self.valid_loader, self.test_loader, loss=loss, observers=observers)
-        run.finish(state)
+            table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, self.hardware.device)
+        with self.new_run(path, **resolved) as run:
+            run.keeps_best = self.selects
+            state = self.new_state(table)
+            observers = [
+                *([TableUpdater(table, temperature)] if self.selects else []),
+                *watch(run, state),
+                ProgressBar(len(self.train_loader), args.epochs, label),
+                EpochLog(state, log),
+            ]
+            run.restore(state)
+            if state.update:
+                print(f"{run.path}: {_progress(state, args)}")
+            if args.wandb != "disabled" and state.epoch < args.epochs:
+                observers.append(WandbTracker(state, args, run.path))
+            loaders = self.valid_loader, self.test_loader
+            fit(state, run, args, self.hardware, target, *loaders, loss=loss, observers=observers)
+            run.finish(state)
         return run, state
 
     def new_state(self, table=None):
@@ -196,3 +208,11 @@ class Experiment:
             norm=args.norm,
             pretrained=args.pretrained,
         )
+
+
+def _progress(state, args):
+    """Where a resumed run stands, in words."""
+    if state.epoch >= args.epochs:
+        return f"is finished, all {args.epochs} epochs; nothing is left to do"
+    within = f" and {state.so_far.updates} updates" if state.so_far else ""
+    return f"goes on after {state.epoch} of {args.epochs} epochs{within}"

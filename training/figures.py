@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from paths.plots import METHOD_COLORS, SPLIT_COLORS, figure, save
+from paths.plots import METHOD_COLORS, SPLIT_COLORS, figure, plain, save
 
 
 def plot_curves(rows, path):
@@ -114,9 +114,9 @@ def plot_confusion(counts, class_names, path):
     fig, ax = figure(width=size, height=size * 0.88)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(class_names) <= 20:
-        ticks = range(len(class_names))
-        ax.set_xticks(ticks, class_names, rotation=45, ha="right")
-        ax.set_yticks(ticks, class_names)
+        ticks, names = range(len(class_names)), [plain(name, 30) for name in class_names]
+        ax.set_xticks(ticks, names, rotation=45, ha="right")
+        ax.set_yticks(ticks, names)
         for i, j in np.argwhere(shares >= 0.005):
             ax.text(
                 j,

@@ -1,7 +1,9 @@
 """The one training loop and the one evaluation.
 
 Whatever only looks on is an observer. It may define before_epoch(epoch, model), before_update(update, model),
-after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned.
+after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. A stop comes
+between two updates or within an evaluation: what is saved then goes on with the next update, and an evaluation, an
+observer's too, is made again.
 """
 
 import math
@@ -11,19 +13,63 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from errors import RunFailure
+from errors import Interrupted, RunFailure
 from supervision.losses import cross_entropy
+from training.interruption import noted_signals, stop_if_asked
 from utils import expected_calibration_error
 
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU
+
+
+class EpochSoFar:
+    """The epoch in hand: updates made, figures of the training pass, and the loader's generators at its start."""
+
+    def __init__(self, loader_at_start, device):
+        self.loader_at_start, self.updates, self.started = loader_at_start, 0, time.perf_counter()
+        self.total, self.finite = torch.zeros((), device=device), torch.ones((), dtype=torch.bool, device=device)
+        self.seen = []  # (3, B) a batch: confidence, right by the given label, right by the clean one; on the device
+
+    @property
+    def seconds(self):
+        return time.perf_counter() - self.started
+
+    @torch.no_grad()
+    def add(self, value, logits, y, ny):
+        self.updates += 1
+        self.total += value * len(y)
+        self.finite &= value.isfinite()
+        confidence, predicted = F.softmax(logits, 1).max(1)
+        self.seen.append(torch.stack([confidence, predicted == ny, predicted == y]))
+
+    def figures(self):
+        confidence, right, right_clean = torch.cat(self.seen, 1).cpu()
+        return {
+            "train_loss": float(self.total) / len(confidence),
+            "train_acc_noisy": float(right.double().mean()),
+            "train_acc_clean": float(right_clean.double().mean()),
+            "train_ece": expected_calibration_error(confidence, right),
+        }
+
+    def state_dict(self):
+        kept = {name: getattr(self, name) for name in ("loader_at_start", "updates", "seconds", "total", "finite")}
+        return {**kept, "seen": torch.cat(self.seen, 1)}
+
+    @classmethod
+    def from_state_dict(cls, state, device):
+        so_far = cls(state["loader_at_start"], device)
+        so_far.updates, so_far.started = state["updates"], time.perf_counter() - state["seconds"]
+        so_far.total, so_far.finite = state["total"].to(device), state["finite"].to(device)
+        so_far.seen = [state["seen"].to(device)]
+        return so_far
 
 
 @dataclass
 class TrainingState:
     """All that a run needs to go on where it was: kept in one object, saved as last.pt.
 
-    loader: the training loader with its generators. table: the PredictionTable, where there is one. rows: the
-    metrics of the epochs so far. best: for "acc" and "loss", the epoch that was best and its value.
+    loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
+    PathRecorders, by name. so_far: the epoch in hand, None between epochs. rows: the metrics of the epochs so far.
+    tracking: an id under which a tracker goes on. saved_at: the update after which last.pt was written.
     """
 
     model: torch.nn.Module
@@ -31,14 +77,39 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     loader: object
     table: object = None
+    recorders: dict = field(default_factory=dict)
     epoch: int = 0
     update: int = 0
-    best: dict = field(default_factory=dict)
+    so_far: EpochSoFar | None = None
     rows: list = field(default_factory=list)
+    tracking: str | None = None
+    saved_at: int | None = None
+
+    @property
+    def best(self):
+        """For "acc" and "loss", the best epoch and its value, on validation, or without it on test; ties: the first."""
+        if not self.rows:
+            return {}
+        chooser = "valid" if "valid_acc" in self.rows[0] else "test"
+        found = {}
+        for figure, choose in (("acc", max), ("loss", min)):
+            values = [row[f"{chooser}_{figure}"] for row in self.rows]
+            found[figure] = (values.index(choose(values)), choose(values))
+        return found
+
+    def end_epoch(self):
+        self.epoch, self.so_far = self.epoch + 1, None
 
     def state_dict(self):
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        state |= {name: getattr(self, name) for name in ("epoch", "update", "best", "rows")}
+        state |= {name: getattr(self, name) for name in ("epoch", "update", "tracking")}
+        state["rows"] = self.rows[: self.epoch]  # an epoch that is stopped at its end is no row yet
+        state["recorders"] = {name: recorder.state_dict() for name, recorder in self.recorders.items()}
+        state["so_far"] = None
+        if self.so_far is not None:
+            state["loader"] = self.so_far.loader_at_start  # they have drawn the whole epoch since
+            if self.so_far.updates:
+                state["so_far"] = self.so_far.state_dict()
         state["global_generator"] = torch.get_rng_state()  # dropout's
         if torch.cuda.is_available():
             state["cuda_generators"] = torch.cuda.get_rng_state_all()
@@ -47,8 +118,11 @@ class TrainingState:
     def load_state_dict(self, state):
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])
-        for name in ("epoch", "update", "best", "rows"):
+        for name in ("epoch", "update", "tracking", "rows"):
             setattr(self, name, state[name])
+        for name, recorder in self.recorders.items():
+            recorder.load_state_dict(state["recorders"][name])
+        self.so_far = state["so_far"] and EpochSoFar.from_state_dict(state["so_far"], self.loader.device)
         torch.set_rng_state(state["global_generator"])
         if "cuda_generators" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_generators"])
@@ -76,21 +150,23 @@ def learning_rate(epoch, args):
     return rate * min(1, (epoch + 1) / max(args.warmup, 1))
 
 
-def train_epoch(state, forward, target, loss, lr, observers=()):
-    """One pass over the training set. Returns train_loss, train_acc_noisy, train_acc_clean, train_ece.
+def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=lambda: None):
+    """One pass over the training set, or the rest of one that was stopped. Returns train_loss, train_acc_noisy,
+    train_acc_clean, train_ece.
 
     forward: x -> float32 logits. target(x, label, idx) -> p_tar (B, K). loss(logits, p_tar) -> scalar.
-    The figures come from the training pass itself: a network's predictions while it learns. Raises
-    RunFailure, naming update and learning rate, when the loss is no longer finite.
+    The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
+    hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
-    model, device = state.model, state.loader.device
+    model = state.model
     model.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    _tell(observers, "before_epoch", state.epoch, model)
-    total, finite = torch.zeros((), device=device), torch.ones((), dtype=torch.bool, device=device)
-    seen = []  # confidence, right by the given label, right by the clean label: stay on the device
-    for x, y, ny, idx in state.loader:
+    if state.so_far is None:
+        _tell(observers, "before_epoch", state.epoch, model)
+        state.so_far = EpochSoFar(state.loader.state_dict(), state.loader.device)
+    so_far = state.so_far
+    for x, y, ny, idx in state.loader.batches(so_far.updates):
         _tell(observers, "before_update", state.update, model)
         p_tar = target(x, ny, idx)
         logits = forward(x)
@@ -100,23 +176,13 @@ def train_epoch(state, forward, target, loss, lr, observers=()):
         state.scaler.scale(value).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        with torch.no_grad():
-            logits = logits.detach()
-            total += value.detach() * len(idx)
-            finite &= value.detach().isfinite()
-            confidence, predicted = F.softmax(logits, 1).max(1)
-            seen.append(torch.stack([confidence, predicted == ny, predicted == y]))
+        so_far.add(value.detach(), logits.detach(), y, ny)
         state.update += 1
         if state.update % READ_FINITE_EVERY == 0:
-            _stop_unless(finite, state, lr)
-    _stop_unless(finite, state, lr)
-    confidence, right, right_clean = torch.cat(seen, 1).cpu()
-    return {
-        "train_loss": float(total) / len(confidence),
-        "train_acc_noisy": float(right.double().mean()),
-        "train_acc_clean": float(right_clean.double().mean()),
-        "train_ece": expected_calibration_error(confidence, right),
-    }
+            check_finite(state)
+        between_updates()
+    check_finite(state)
+    return so_far.figures()
 
 
 def _tell(observers, moment, *what):
@@ -125,22 +191,35 @@ def _tell(observers, moment, *what):
             getattr(observer, moment)(*what)
 
 
-def _stop_unless(finite, state, lr):
-    if not finite:
-        saved = f"what was saved up to epoch {state.epoch - 1} is whole" if state.epoch else "no epoch was saved"
-        raise RunFailure(
-            f"the loss is no longer finite, at or shortly before update {state.update} (epoch "
-            f"{state.epoch}, learning rate {lr:g}); {saved}; try a smaller --lr, or --warmup"
-        )
+def check_finite(state):
+    """RunFailure when the loss of the epoch in hand was not finite: to be asked before anything is saved."""
+    if state.so_far is not None and not state.so_far.finite:
+        _diverged(state)
+
+
+def _diverged(state):
+    lr = state.optimizer.param_groups[0]["lr"]
+    saved = "nothing was saved" if state.saved_at is None else f"last.pt, saved after update {state.saved_at}, is whole"
+    raise RunFailure(
+        f"the loss is no longer finite, at or shortly before update {state.update} (epoch {state.epoch}, learning rate "
+        f"{lr:g}); {saved}; try a smaller --lr, or --warmup"
+    )
 
 
 @torch.no_grad()
 def predict(model, forward, loader):
-    """(logits (n, K) float32, y, ny, idx), in eval mode, over one pass of a loader; the mode is restored."""
-    was_training = model.training
+    """(logits (n, K) float32, y, ny, idx), in eval mode, over one pass of a loader; the mode is restored.
+
+    Interrupted, within a run that was asked to stop.
+    """
+    was_training, batches = model.training, []
     model.eval()
-    batches = [(forward(x), y, ny, idx) for x, y, ny, idx in loader]
-    model.train(was_training)
+    try:
+        for x, y, ny, idx in loader:
+            stop_if_asked()
+            batches.append((forward(x), y, ny, idx))
+    finally:
+        model.train(was_training)
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
@@ -173,35 +252,46 @@ def metrics(logits, labels):
 
 
 def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, observers=()):
-    """Train from state.epoch to args.epochs, evaluating, choosing and saving after every epoch.
+    """Train from where the state is to args.epochs, evaluating, choosing and saving after every epoch.
 
     run: the RunFolder that keeps metrics, checkpoints and tables. valid: loader or None: then the test set
-    chooses. Returns the state.
+    chooses. Returns the state. Asked to stop (SIGINT, SIGTERM), it saves and raises Interrupted.
     """
     forward = hardware.forward_of(state.model)
-    chooser = "test" if valid is None else "valid"
-    while state.epoch < args.epochs:
-        epoch, started = state.epoch, time.perf_counter()
-        lr = learning_rate(epoch, args)
-        row = {"epoch": epoch, "lr": lr, **train_epoch(state, forward, target, loss, lr, observers)}
-        if args.eval_train:
-            row |= _clean_training_figures(state.model, forward, state.loader)
-        for name, loader in (("valid", valid), ("test", test)):
-            if loader is not None:
-                row |= {f"{name}_{key}": v for key, v in evaluate(state.model, forward, loader).items()}
-        _stop_unless(math.isfinite(row["test_loss"]), state, lr)  # the epoch's last step may have been the bad one
-        row["seconds"] = time.perf_counter() - started
-        new_best = []
-        for figure, better in (("acc", lambda a, b: a > b), ("loss", lambda a, b: a < b)):  # ties: the first stays
-            value = row[f"{chooser}_{figure}"]
-            if figure not in state.best or better(value, state.best[figure][1]):
-                state.best[figure] = (epoch, value)
-                new_best.append(f"best_{figure}")
-        state.rows.append(row)
-        state.epoch += 1
-        run.save_epoch(state, epoch, new_best)
-        _tell(observers, "after_epoch", epoch, state.model)
+    splits = {name: loader for name, loader in (("valid", valid), ("test", test)) if loader is not None}
+
+    def between_updates():
+        stop_if_asked()
+        if run.time_to_save():
+            check_finite(state)
+            run.save(state)
+
+    with noted_signals():
+        try:
+            while state.epoch < args.epochs:
+                _fit_epoch(state, run, args, forward, target, loss, splits, observers, between_updates)
+        except Interrupted as found:
+            check_finite(state)
+            run.save(state)
+            raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
     return state
+
+
+def _fit_epoch(state, run, args, forward, target, loss, splits, observers, between_updates):
+    epoch, lr = state.epoch, learning_rate(state.epoch, args)
+    row = {"epoch": epoch, "lr": lr}
+    row |= train_epoch(state, forward, target, loss, lr, observers, between_updates)
+    if args.eval_train:
+        row |= _clean_training_figures(state.model, forward, state.loader)
+    for name, loader in splits.items():
+        row |= {f"{name}_{key}": v for key, v in evaluate(state.model, forward, loader).items()}
+    if not all(math.isfinite(row[f"{name}_loss"]) for name in splits):  # the epoch's last step was the bad one
+        _diverged(state)
+    row["seconds"] = state.so_far.seconds
+    state.rows.append(row)
+    _tell(observers, "after_epoch", epoch, state.model)
+    state.end_epoch()
+    run.save_epoch(state, epoch, [f"best_{figure}" for figure, (best, _) in state.best.items() if best == epoch])
 
 
 def _clean_training_figures(model, forward, loader):

@@ -1,5 +1,7 @@
 """Whatever looks on while a network trains: the table, progress, logs, tracking."""
 
+import uuid
+
 import torch.nn.functional as F
 from tqdm import tqdm
 
@@ -70,15 +72,16 @@ class ProgressBar:
     def __init__(self, updates_per_epoch, epochs, label=""):
         self.total, self.epochs, self.label, self.bar = updates_per_epoch, epochs, label, None
 
-    def before_epoch(self, epoch, model):
-        name = f"{self.label} epoch {epoch + 1}/{self.epochs}".strip()
-        self.bar = tqdm(total=self.total, desc=name, disable=None, leave=False)
-
     def after_forward(self, update, epoch, idx, logits):
+        if self.bar is None:
+            name = f"{self.label} epoch {epoch + 1}/{self.epochs}".strip()
+            self.bar = tqdm(total=self.total, desc=name, initial=update % self.total, disable=None, leave=False)
         self.bar.update()
 
     def after_epoch(self, epoch, model):
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 class EpochLog:
@@ -114,7 +117,16 @@ class WandbTracker:
         self.state, self.epochs = state, args.epochs
         settings = {name: value for name, value in vars(args).items() if name != "given"}
         name = run_path.relative_to(RESULTS / args.proj_name).as_posix()  # of a comparison: its seed and method too
-        self.run = wandb.init(project=args.proj_name, name=name, mode=args.wandb, dir=str(run_path), config=settings)
+        state.tracking = state.tracking or uuid.uuid4().hex  # a resumed run goes on under the same id
+        self.run = wandb.init(
+            project=args.proj_name,
+            name=name,
+            mode=args.wandb,
+            dir=str(run_path),
+            config=settings,
+            id=state.tracking,
+            resume="allow",
+        )
 
     def after_epoch(self, epoch, model):
         row = self.state.rows[-1]
@@ -135,5 +147,5 @@ class WandbTracker:
                 **{key: value for key, value in row.items() if key.startswith("test_")},
             }
         )
-        if self.state.epoch == self.epochs:  # or the next method of a comparison would be logged into this run
+        if epoch + 1 == self.epochs:  # or the next method of a comparison would be logged into this run
             self.run.finish()

@@ -1,10 +1,14 @@
 """What the two scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
 
 import contextlib
+import shutil
+from pathlib import Path
 
+import numpy as np
 import torch
 
 import errors
+from data.loader import num_batches
 from paths.recorder import PathRecorder
 from training.observers import PathBeforeUpdates
 from utils import generator
@@ -26,12 +30,34 @@ def add_path_flags(parser, fine_every, fine_samples):
     return flag
 
 
-def check_path_flags(args, data):
-    """BadInput when more fixed samples are asked for than are trained on."""
+def check_path_flags(args, data, folder, shapes):
+    """BadInput when more fixed samples are asked for than are trained on, or when the paths will not fit on the disk.
+
+    shapes: the (samples, steps) of each array.
+    """
     if (args.fine_samples or 0) > len(data.train_idx):
         raise errors.BadInput(
             f"--fine_samples {args.fine_samples}: there are {len(data.train_idx)} training samples; give at most that"
         )
+    needed = sum(n * t for n, t in shapes) * data.dataset.num_classes * np.dtype(args.path_dtype).itemsize
+    there = sum(file.stat().st_blocks * 512 for file in Path(folder).glob("PATH_*.npy"))  # of the run resumed, replaced
+    place = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(place).free + there
+    if needed > free:
+        raise errors.BadInput(
+            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give a "
+            "larger --fine_every, a smaller --fine_samples, or --path_dtype float16"
+        )
+
+
+def num_updates(args, data):
+    """Updates of a whole run."""
+    return args.epochs * num_batches(len(data.train_idx), args.batch_size)
+
+
+def num_fine_steps(args, data):
+    """T of a FINE path: the number of updates over --fine_every, rounded up."""
+    return -(-num_updates(args, data) // args.fine_every)
 
 
 def fixed_samples(args, data, count):
@@ -49,25 +75,34 @@ class PathFiles:
     def __init__(self, args, experiment):
         self.args, self.experiment, self._stack = args, experiment, contextlib.ExitStack()
 
-    def open(self, run, name, num_steps, step, rows=None):
-        """A PathRecorder of NAME.npy in the run's folder. step: in words, what a step is. rows: (M,) idx, or all."""
-        return self._stack.enter_context(
-            PathRecorder(
-                run.path / f"{name}.npy",
+    def open(self, run, state, name, num_steps, step, rows=None):
+        """A PathRecorder of NAME.npy in the run's folder, which is part of the TrainingState from then on.
+
+        step: in words, what a step is. rows: (M,) idx, or all. In a run that is resumed, the file must be there.
+        """
+        path = run.path / f"{name}.npy"
+        if run.resumes and not path.is_file():
+            raise errors.BadInput(f"{path}: is missing; take an intact copy of the run, or start anew with --overwrite")
+        try:
+            recorder = PathRecorder(
+                path,
                 len(self.experiment.data.y) if rows is None else len(rows),
                 num_steps,
                 self.experiment.dataset.num_classes,
                 self.args.path_dtype,
                 rows,
+                resume=run.resumes,
                 metadata={"step": step},
             )
-        )
+        except ValueError as problem:
+            raise errors.BadInput(str(problem)) from None
+        state.recorders[name] = self._stack.enter_context(recorder)
+        return recorder
 
     def fine(self, run, state, name, rows, loader):
         """The observer that records NAME.npy before every --fine_every-th update; says so when that costs much."""
-        args, every = self.args, self.args.fine_every
-        updates = args.epochs * len(self.experiment.train_loader)
-        recorder = self.open(run, name, -(-updates // every), f"before every update number {every} * step", rows)
+        every, steps = self.args.fine_every, num_fine_steps(self.args, self.experiment.data)
+        recorder = self.open(run, state, name, steps, f"before every update number {every} * step", rows)
         self._print_cost(name, recorder.shape, loader.num_samples)
         return PathBeforeUpdates(recorder, loader, self.experiment.hardware.forward_of(state.model), every)
 

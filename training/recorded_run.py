@@ -15,6 +15,7 @@ from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar
 from supervision.table import read_distributions
 from training.run_folder import read_args
+from untrusted import load_npz, valid_text
 
 PATHS = {"PATH_TRAIN_COARSE": "PATH_BATCH_FINE", "PATH_ALL_COARSE": "PATH_ALL_FINE"}  # of all samples, of some finely
 
@@ -29,54 +30,65 @@ def open_run(folder, data_dir=None, with_images=True):
     coarse = next((name for name in PATHS if (folder / f"{name}.npy").is_file()), None)
     if coarse is None:
         raise BadInput(f"{folder}: has no {' or '.join(PATHS)} .npy; record one with main_gen_path.py")
-    y, ny, files = _labels(folder / "labels.npz")
+    y, ny, files = _labels(folder / "labels.npz", settings)
     true_probs = folder / "true_probs.npy"
     try:
         path, fine = open_path(folder / f"{coarse}.npy"), None
         if (folder / f"{PATHS[coarse]}.npy").is_file():
-            fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"])
+            fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"], len(ny))
         probs = read_distributions(true_probs).numpy() if true_probs.is_file() else None
     except ValueError as problem:
         raise BadInput(str(problem)) from None
+    shape = (len(ny), settings["resolved"]["num_classes"])
+    if path.shape[::2] != shape or (probs is not None and probs.shape != shape):
+        raise BadInput(f"{folder}: its path is not of the {shape[0]} samples and {shape[1]} classes of args.json")
     if path.shape[1] < settings["epochs"]:
         print(f"{folder}: {path.shape[1]} of {settings['epochs']} epochs are complete", file=sys.stderr)
     return Recorded(
-        name=folder.resolve().name,
+        name=valid_text(folder.resolve().name),
         path=path,
         given=ny,
-        class_names=settings["resolved"]["class_names"],
+        class_names=[valid_text(str(name)) for name in settings["resolved"]["class_names"]],
         # labels that were corrected by hand: the old ones are no truth to compare with
         clean=None if (y == ny).all() or settings["resolved"].get("labels_corrected") else y,
         true_probs=probs,
-        files=None if files is None else files.tolist(),
+        files=files,
         images=_images_of(folder, settings, data_dir) if with_images else None,
         step_name="epoch",
         fine=fine,
     )
 
 
-def _labels(file):
-    try:
-        with np.load(file, allow_pickle=False) as labels:
-            return labels["y"], labels["ny"], labels.get("paths")
-    except Exception as problem:  # whatever a damaged file makes numpy and zipfile say
-        raise BadInput(f"{file}: cannot be read ({problem}); take an intact copy of the run") from None
+def _labels(file, settings):
+    """y, ny (N,), and the files' names where the run's data are an image folder, relative to the one with train/."""
+    arrays, resolved = load_npz(file, ["y", "ny", "paths"]), settings["resolved"]
+    y, ny, files = (arrays.get(key) for key in ("y", "ny", "paths"))
+    for labels in (y, ny):
+        fits = labels is not None and labels.shape == (resolved["num_samples"],) and labels.dtype.kind in "iu"
+        if not fits or labels.min() < 0 or labels.max() >= resolved["num_classes"]:
+            raise BadInput(f"{file}: has not the labels that args.json speaks of; take an intact copy of the run")
+    if files is not None and (files.shape != y.shape or files.dtype.kind != "U"):
+        raise BadInput(f"{file}: paths are {files.shape} of {files.dtype}; take an intact copy of the run")
+    return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()]
 
 
-def _fine(file, every):
+def _fine(file, every, num_samples):
     """The path of some samples between updates, or None while it has no complete step."""
     sidecar = read_sidecar(file)
     if not sidecar["complete"]:
         return None
-    path = open_path(file)
-    rows = np.arange(path.shape[0]) if sidecar["rows"] is None else np.array(sidecar["rows"])
+    path, rows = open_path(file), sidecar.get("rows")
+    rows = np.arange(path.shape[0]) if rows is None else np.array(rows)
+    if rows.shape != path.shape[:1] or rows.dtype.kind != "i" or rows.min() < 0 or rows.max() >= num_samples:
+        raise ValueError(f"{file}: its .json names other samples than the run has; take an intact copy")
     return path, rows, every
 
 
 def _images_of(folder, settings, data_dir):
     """A function of (n,) idx that gives the run's images, or None, and a line that says why."""
     try:
-        dataset = open_dataset(Namespace(**{**settings, "data_dir": data_dir or settings["data_dir"]}))
+        where = {"data_dir": data_dir or settings["data_dir"], "skip_bad": False}  # a bad image is shown as grey
+        dataset = open_dataset(Namespace(**{**settings, **where}))
         if dataset.needs_download:
             raise BadInput(f"{settings['dataset']} is not there")
         if fingerprint(dataset.train.labels) != settings["resolved"]["y_sha256"]:

@@ -2,7 +2,7 @@
 
 args.json, environment.json, labels.npz (y, ny, idx trained on, valid_idx; paths for image folders),
 metrics.csv, NAME.pt and NAME.npy (weights and table of the epochs kept), last.pt (all of it, to go on),
-curves.png.
+curves.png; checksums.json of all but the tables, which have theirs beside them, and the picture.
 """
 
 import csv
@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ import torchvision
 
 from data.noise import split_file_and_key
 from errors import BadInput, RunFailure
+from files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
 from models import build_model
 from training.figures import plot_curves
-from training.files import read_json, whole_file, write_json
+from training.lock import FolderLock, check_unlocked
+from training.resuming import check_resolved, has_progress, read_last
+from untrusted import reason
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")
@@ -36,6 +40,8 @@ COLUMNS = [
     "seconds",
 ]
 
+DECIDING = ("device", "precision", "channels_last", "compiled")  # of the hardware: they change what is computed
+
 # What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.
 INHERITED = (
     "dataset",
@@ -48,112 +54,218 @@ INHERITED = (
     "ny_kind",
     "ny_file",
     "data_seed",
+    "skip_bad",
 )
 NEEDED = (*INHERITED, "data_dir", "net", "width", "norm", "pretrained", "num_work")
 RESOLVED = ("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std", "y_sha256")
 
 
 def check_free(path, args):
-    """BadInput when the folder already holds something, unless it is a run and --overwrite is given."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        if not args.overwrite:
-            raise BadInput(f"{path}: is not empty; choose another name, or give --overwrite to replace the run in it")
-        if not (path / "args.json").is_file():
+    """BadInput when the folder already holds something, unless it is a run and --overwrite or --resume is given."""
+    check_unlocked(path)
+    _check_content(Path(path), args)
+
+
+def _check_content(path, args):
+    if path.exists() and not path.is_dir() or any(not _is_leftover(file) for file in _content(path)):
+        if not args.overwrite and not args.resume:
             raise BadInput(
-                f"{path}: is not a run's folder (no args.json), so --overwrite leaves it alone; "
+                f"{path}: is not empty; choose another name, or give --resume to go on with the run in it, "
+                "or --overwrite to replace it"
+            )
+        if not (path / "args.json").is_file():
+            flag = "--overwrite" if args.overwrite else "--resume"
+            raise BadInput(
+                f"{path}: is not a run's folder (no args.json), so {flag} leaves it alone; "
                 "choose another name or move it away"
             )
         inputs = {"ny_file": args.ny_file and split_file_and_key(args.ny_file)[0]}
         inputs |= {name: getattr(args, name, None) for name in ("data_dir", "human_probs")}
         for name, file in inputs.items():
-            if file and path.resolve() in Path(file).resolve().parents:
+            if args.overwrite and file and path.resolve() in Path(file).resolve().parents:
                 raise BadInput(f"--{name} {file}: lies in {path}, which --overwrite replaces; move it out first")
 
 
+def _content(path):
+    return list(path.iterdir()) if path.is_dir() else []
+
+
+def _is_leftover(file):
+    """Of a start that was killed before it had written anything whole."""
+    return file.name == CHECKSUMS or file.name.endswith(PARTIAL)
+
+
 class RunFolder:
-    """Writes a run's files. Each is written whole or not at all."""
+    """Writes a run's files, each whole or not at all, and holds the folder's lock: a context manager, to let it go.
+
+    resumes: whether it goes on with the run that is there.
+    """
 
     def __init__(self, path):
         self.path = Path(path)
-        self.save_epochs, self.last_epoch, self.table_metadata, self.keeps_best = (), None, {}, True
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock = FolderLock(self.path)
+        self.save_epochs, self.last_epoch, self.save_every, self.save_seconds = (), None, 1, 600
+        self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
+        self._saved_at = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *problem):
+        self.lock.release()
 
     @classmethod
-    def create(cls, path, args, data, hardware, with_labels=True, **resolved):
-        """Make the folder (replacing a run there: see check_free) and write what is known before training."""
+    def open(cls, path, args, data, hardware, with_labels=True, **resolved):
+        """Make the folder and write what is known before training; --overwrite replaces a run that is there.
+
+        With --resume, where something is saved, the run there is kept: BadInput when data, labels or teacher are no
+        longer its own.
+        """
         run = cls(path)
-        if run.path.exists():
-            shutil.rmtree(run.path)
-        run.path.mkdir(parents=True)
-        run.save_epochs, run.last_epoch = set(args.save_epochs), args.epochs - 1
-        noise = {
-            "ny_ratio": args.ny_ratio,
-            "ny_kind": args.ny_kind,
-            "ny_file": args.ny_file,
-            "realised": data.noise_realised,
-        }
-        run.table_metadata = {"dataset": args.dataset, **data.fingerprints(), "noise": noise, **resolved}
-        write_json(
-            run.path / "args.json",
-            {
-                "script": Path(sys.argv[0]).name,
-                **{name: value for name, value in vars(args).items() if name != "given"},
-                "resolved": {
-                    **{
-                        name: getattr(data.dataset, name)
-                        for name in ("num_classes", "class_names", "channels", "image_size", "mean", "std")
-                    },
-                    "num_samples": len(data.y),
-                    "noise_realised": data.noise_realised,
-                    "labels_corrected": data.corrected,
-                    **data.fingerprints(),
-                    **resolved,
-                },
-            },
-        )
-        write_json(run.path / "environment.json", {**environment(), **hardware.describe()})
-        if with_labels:
-            paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
-            with whole_file(run.path / "labels.npz") as f:
-                np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths)
+        try:
+            run._prepare(args, data, hardware, with_labels, resolved)
+        except BaseException:
+            run.lock.release()
+            raise
         return run
+
+    def _prepare(self, args, data, hardware, with_labels, resolved):
+        _check_content(self.path, args)  # once more, now that nobody else can write
+        self.save_epochs, self.last_epoch = set(args.save_epochs), args.epochs - 1
+        self.save_every, self.save_seconds = args.save_every, 60 * args.save_minutes
+        self.hardware, self.resumes = hardware.describe(), args.resume and has_progress(self.path)
+        noise = {name: getattr(args, name) for name in ("ny_ratio", "ny_kind", "ny_file")}
+        noise["realised"] = data.noise_realised
+        self.table_metadata = {"dataset": args.dataset, **data.fingerprints(), "noise": noise, **resolved}
+        settings = _settings(args, data, resolved)
+        if self.resumes:
+            saved = read_args(self.path)
+            check_resolved(self.path, saved["resolved"], settings["resolved"])
+            settings = {**saved, "epochs": args.epochs}
+            _remove_leftovers(self.path)
+        else:
+            _clear(self.path)
+        self.files = CheckedFiles(self.path)
+        with self.files.together() as open_file:
+            with open_file("args.json", "w") as f:
+                f.write(as_json(settings))
+            if not self.resumes:
+                with open_file("environment.json", "w") as f:
+                    f.write(as_json({**environment(), **self.hardware}))
+            if with_labels and not self.resumes:
+                paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
+                with open_file("labels.npz") as f:
+                    np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths)
+
+    def restore(self, state):
+        """Bring a TrainingState to where the run was saved, if it was."""
+        if not (self.resumes and (self.path / "last.pt").is_file()):
+            return
+        file = self.path / "last.pt"
+        last = read_last(file)
+        try:
+            hardware = last.pop("hardware")
+            differ = [name for name in DECIDING if hardware[name] != self.hardware[name]]
+            state.load_state_dict(last)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as problem:
+            raise BadInput(
+                f"{file}: does not belong to this run, or an earlier version wrote it ({reason(problem)}); "
+                "take an intact copy, or start anew with --overwrite"
+            ) from None
+        if differ:
+            raise BadInput(f"{file}: was made with another {', '.join(differ)} than environment.json says")
+        state.saved_at = state.update
+        with self.files.together() as open_file:  # which may be behind
+            self._write_metrics(state, open_file)
+
+    def time_to_save(self):
+        """Whether --save_minutes have passed since the last time."""
+        return time.monotonic() - self._saved_at >= self.save_seconds
+
+    def save(self, state):
+        """Write last.pt, then metrics.csv."""
+        self._save_together(state)
 
     def save_epoch(self, state, epoch, new_best):
         """Write the epoch's checkpoints and tables where it is one to keep, then last.pt, then metrics.csv."""
         names = list(new_best) if self.keeps_best else []
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
-        if names:
-            weights = io.BytesIO()
-            torch.save(_on_cpu(state.model.state_dict()), weights)
-        for name in names:
-            with whole_file(self.path / f"{name}.pt") as f:
-                f.write(weights.getbuffer())
-            if state.table is not None:
+        if state.table is not None:
+            for name in names:
                 state.table.save(self.path / f"{name}.npy", {**self.table_metadata, "epoch": epoch})
+        is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
+        if names or is_due:
+            self._save_together(state, names, is_due)
+
+    def _save_together(self, state, names=(), with_last=True):
+        weights = io.BytesIO()
+        if names:
+            torch.save(_on_cpu(state.model.state_dict()), weights)
         try:
-            with whole_file(self.path / "last.pt") as f:
-                torch.save(state.state_dict(), f)
+            with self.files.together() as open_file:
+                for name in names:
+                    with open_file(f"{name}.pt") as f:
+                        f.write(weights.getbuffer())
+                if with_last:
+                    with open_file("last.pt") as f:
+                        torch.save({**state.state_dict(), "hardware": self.hardware}, f)
+                    self._write_metrics(state, open_file)
+            if with_last:
+                self._saved_at, state.saved_at = time.monotonic(), state.update
         except RuntimeError as problem:  # what torch.save makes of a full disk
             raise RunFailure(f"{self.path / 'last.pt'}: cannot be written, is the disk full? ({problem})") from problem
-        write_metrics(self.path / "metrics.csv", state.rows)
+
+    def _write_metrics(self, state, open_file):
+        with open_file("metrics.csv", "w") as f:
+            write_metrics(f, state.rows[: state.epoch])
 
     def finish(self, state):
         plot_curves(state.rows, self.path / "curves.png")
 
 
-def write_metrics(path, rows):
-    """metrics.csv: a line an epoch; empty cells where there is nothing to report."""
-    with whole_file(path, "w") as f:
-        writer = csv.DictWriter(f, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+def _settings(args, data, resolved):
+    """The contents of args.json."""
+    described = ("num_classes", "class_names", "channels", "image_size", "mean", "std")
+    return {
+        "script": Path(sys.argv[0]).name,
+        **vars(args),
+        "given": sorted(args.given),
+        "resolved": {
+            **{name: getattr(data.dataset, name) for name in described},
+            "num_samples": len(data.y),
+            "noise_realised": data.noise_realised,
+            "labels_corrected": data.corrected,
+            **data.fingerprints(),
+            **resolved,
+        },
+    }
+
+
+def _remove_leftovers(folder):
+    """What a kill left half-written; the next write would only write over it."""
+    for file in folder.glob(f"*{PARTIAL}"):
+        file.unlink()
+
+
+def _clear(folder):
+    """Empty a folder, args.json last: until then it is known as a run's, and can be replaced."""
+    for file in sorted(_content(folder), key=lambda file: file.name == "args.json"):
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+
+
+def write_metrics(file, rows):
+    """metrics.csv: a line an epoch; empty cells where there is nothing to report. file: open for writing."""
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def read_args(folder):
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
-    args = read_json(Path(folder) / "args.json")
+    args = {"skip_bad": False, **read_json(check_intact(Path(folder) / "args.json"))}  # a flag that came later
     resolved = args.get("resolved")
     lacking = [name for name in NEEDED if name not in args]
     lacking += [name for name in RESOLVED if not isinstance(resolved, dict) or name not in resolved]
@@ -204,7 +316,7 @@ def checkpoint_path(folder, flag, name, ending=".pt"):
         there = ", ".join(sorted(p.stem for p in Path(folder).glob(f"*{ending}") if p.stem != "last")) or "none"
         found = "last.pt is there to go on from, not to use" if name == "last" else f"{folder} has no {path.name}"
         raise BadInput(f"{flag} {name}: {found}; it has: {there}")
-    return path
+    return check_intact(path)
 
 
 def environment():

@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 
 from errors import BadInput
+from files import read_json
 from models import build_model, check_net, load_weights
 from supervision.table import PredictionTable, sidecar_path
-from training.files import read_json
 from training.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
 
 
@@ -62,9 +62,13 @@ class Teacher:
                 sidecar = read_json(sidecar_path(self.table_path))
             _compare(self.table_path, sidecar, data)
 
+    def file(self, ending):
+        """Its checkpoint (.pt) or table (.npy). BadInput when that is missing or damaged."""
+        return checkpoint_path(self.path, "--teach_name", self.name, ending)
+
     def read_network(self, args, dataset, teach_net=None):
         """The network of teach_name.pt, on the CPU; of a folder without args.json, what --teach_net or --net says."""
-        path = checkpoint_path(self.path, "--teach_name", self.name)
+        path = self.file(".pt")
         if self.args is None:
             net = teach_net or args.net
             _warn(f"{path}: no args.json beside it; read as a {net} for {dataset.num_classes} classes")
@@ -81,7 +85,7 @@ class Teacher:
 
     def read_table(self, dataset):
         """The PredictionTable of teach_name.npy, of the data set's shape, on the CPU."""
-        path = checkpoint_path(self.path, "--teach_name", self.name, ".npy")
+        path = self.file(".npy")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:

@@ -2,9 +2,13 @@
 
 import hashlib
 import io
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from data import images as images_module
 from data.datasets import CIFAR_MEAN, CIFAR_STD, Dataset, Split, fingerprint
 from data.images import FolderImages, decode, mean_and_std
 from data.refolder_tiny_imagenet import refolder
-from errors import NeedsDownload
+from errors import BadInput, NeedsDownload
 
 # --------------------------------------------------------------------------------------------- digits
 
@@ -123,6 +127,7 @@ BAD_NPZ = {
     "float images": ({"train_images": PIXELS / 255}, ["train_images", "uint8", "float64"]),
     "four channels": ({"train_images": np.zeros((6, 9, 12, 4), np.uint8)}, ["train_images", "(6, 9, 12, 4)"]),
     "image is a number": ({"train_images": np.array(3, np.uint8)}, ["train_images", "()"]),
+    "no pixels": ({"train_images": np.zeros((6, 0, 12, 3), np.uint8)}, ["train_images", "(6, 0, 12, 3)"]),
     "other shape in test": ({"test_images": np.zeros((3, 8, 8, 3), np.uint8)}, ["shapes", "(8, 8, 3)", "(9, 12, 3)"]),
     "one class name": ({"class_names": np.array("ant")}, ["class_names", "()"]),
     "class names as bytes": ({"class_names": np.array([b"a", b"b", b"c"])}, ["class_names", "|S1"]),
@@ -142,6 +147,10 @@ def test_two_mistakes_in_an_npz_are_both_named(npz, refused):
 def test_npz_with_objects_is_refused_without_being_unpickled(npz, refused, bomb):
     refused(lambda: npz(class_names=np.array([bomb] * 3, object)), "set.npz", "pickled objects")
     assert not Path(bomb.folder).exists()
+
+
+def test_a_label_beyond_all_reason_makes_no_classes(npz, refused):
+    refused(lambda: npz(train_labels=np.array([0, 1, 2, 0, 1, 2**60])), "train_labels has", "in 6 samples")
 
 
 @pytest.mark.parametrize("content", [b"not a zip archive", pickle.dumps([1, 2]), b""])
@@ -266,6 +275,91 @@ def test_unreadable_images_are_named(tree, opened, refused):
     (tree / "train/ant/10.png").write_text("no image")
     dataset = opened("folder", tree, 10)
     refused(dataset.measure, "2 images cannot be read", f"{tree}/train/cat/a.png", f"{tree}/train/ant/10.png")
+
+
+def png(width, height, rows=b""):
+    """A PNG whose header claims a size; rows: its pixels, packed already."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [len(c).to_bytes(4, "big") + n + c + zlib.crc32(n + c).to_bytes(4, "big") for n, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (10_001, 10_000), (2_000_000, 1), (1, 2_000_000)])
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch, size):
+    """In the file, or once the shorter side is resized: 2,000,000 x 1 would become 128,000,000 x 64."""
+    (tmp_path / "bomb.png").write_bytes(png(*size))
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    images = FolderImages(tmp_path, ["bomb.png"], 64, 1)
+    with pytest.raises(BadInput, match="pixels, which are too many|exceeds limit"):
+        images.decode_rows(np.array([0]))
+    assert images.count_channels() == 1
+
+
+def test_pillow_does_not_warn_beside_it(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png(10_001, 10_000))
+    code = "import sys; from data.images import decode; decode(sys.argv[1], 64, 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bomb.png")],
+        cwd=Path(images_module.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert "ValueError: 10001 x 10000 pixels" in done.stderr and "Warning" not in done.stderr
+
+
+def test_a_large_image_and_a_long_one_are_no_bombs(tmp_path):
+    (tmp_path / "large.png").write_bytes(png(10_000, 9_000, (b"\x00" + b"\xff" * 10_000) * 9_000))
+    (tmp_path / "long.png").write_bytes(png(10_000, 10, (b"\x00" + b"\xff" * 10_000) * 10))
+    for name in ("large.png", "long.png"):
+        assert (decode(tmp_path / name, 8, 1) == 255).all()
+
+
+def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path):
+    frames = [Image.new("L", (8, 8), value) for value in (50, 100, 150)]
+    for name, kind in (("a.jpg", "GIF"), ("b.png", "PNG"), ("c.tif", "TIFF"), ("d.webp", "WEBP")):
+        lossless = {"lossless": True} if kind == "WEBP" else {}
+        frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], **lossless)
+        with Image.open(tmp_path / name) as image:
+            assert image.n_frames == 3
+        assert (decode(tmp_path / name, 8, 1) == 50).all()
+
+
+def test_formats_that_start_programs_are_no_images_whatever_the_file_is_called(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(OSError, match="cannot identify"):
+        decode(tmp_path / "x.jpg", 8, 3)
+
+
+def test_links_that_lead_back_are_passed_over_and_others_followed(tree, opened):
+    expected = opened("folder", tree)
+    for folder in (tree / "train", tree / "test", tree / "val", tree / "train/cat"):
+        (folder / "again").symlink_to(".." if folder.name == "cat" else ".")
+    for name, target in {"up": "..", "split": "../train", "twice": "cat", "a": "b", "b": "a", "self": "self"}.items():
+        (tree / "train" / name).symlink_to(target)
+    found = opened("folder", tree)
+    assert (found.train_paths, found.class_names) == (expected.train_paths, expected.class_names)
+    assert found.test.images.paths == expected.test.images.paths
+    (tree / "train/ant").rename(tree / "elsewhere")
+    (tree / "train/ant").symlink_to(tree / "elsewhere")
+    assert opened("folder", tree).train_paths == expected.train_paths
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tree, opened, refused):
+    (tree / "train/cat/x.jpg").symlink_to("nowhere.jpg")
+    (tree / "train/cat/y.jpg").symlink_to("y.jpg")
+    dataset = opened("folder", tree)
+    assert dataset.num_train == 7
+    refused(dataset.measure, "2 images cannot be read", "x.jpg (No such file", "y.jpg (Too many levels")
+
+
+def test_names_that_are_no_utf_8_become_text_where_they_are_class_names(tree, opened):
+    (tree / "train/ant").rename(tree / os.fsdecode(b"train/f\xf6"))
+    for split in ("test", "val"):
+        (tree / split / "ant").rename(tree / split / os.fsdecode(b"f\xf6"))
+    dataset = opened("folder", tree, 10)
+    assert dataset.class_names == ["cat", r"f\udcf6"]
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1, 1] and dataset.train.images.decode_row(4).shape == (10, 10, 3)
 
 
 BAD_TREE = {

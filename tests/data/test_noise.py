@@ -1,7 +1,9 @@
 """data/noise.py: what noise does to labels, and label files made by people."""
 
+import csv
 import pickle
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.noise import KINDS, add_label_noise, read_labels, realised_rate, split_file_and_key
+from data.noise import (
+    KINDS,
+    add_label_noise,
+    are_corrections,
+    check_alignment,
+    read_labels,
+    realised_rate,
+    split_file_and_key,
+)
+from untrusted import as_cell
 
 NAMES = ["ant", "bee", "cat"]
 LABELS = [2, 0, 1, 1]
@@ -214,6 +225,16 @@ def test_csv_gives_every_idx_its_own_label(labels, data):
         assert read_labels(str(file), len(labels), NAMES).tolist() == labels
 
 
+@pytest.mark.parametrize("by", ["idx", "path"])
+def test_csv_of_names_that_a_spreadsheet_would_run(tmp_path, by):
+    names = ["=x", "'=x", "''=x", "'x", "x", "+1", "-", "@a", "\tb", "\rc", "1", '=x,"\n']
+    with open(tmp_path / "n.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f)
+        writer.writerow([by, "label"])
+        writer.writerows([i if by == "idx" else as_cell(name), as_cell(name)] for i, name in enumerate(names))
+    assert read_labels(str(tmp_path / "n.csv"), len(names), names, names).tolist() == list(range(len(names)))
+
+
 BAD_CSV = {
     "idx,label\n0,1\n1,1\n3,1\n": ["no label for 1 of the 4", "row 2"],
     "idx,label\n0,1\n1,1\n1,1\n3,1\n": ["line 4", "idx 1", "twice"],
@@ -271,6 +292,21 @@ def test_bad_labels_are_refused(label_file, refused, name, content, expected):
 def test_odd_content_of_a_pt_file_is_refused(label_file, refused, content):
     file = label_file("n.pt", content)
     refused(lambda: read(file), "--ny_file", file)
+
+
+def test_lists_in_lists_are_not_unfolded(label_file, refused):
+    nested = [0, 1]
+    for _ in range(40):  # 2**40 numbers, in a file of a kilobyte
+        nested = [nested, nested]
+    file = label_file("n.pt", {"a": nested})
+    started = time.monotonic()
+    refused(lambda: read(file), "--ny_file", file, "whole numbers")
+    assert time.monotonic() - started < 5
+
+
+def test_keys_are_named_so_that_no_terminal_acts_on_them(label_file, refused):
+    file = label_file("n.pt", {"a\x1b[2J\nb": LABELS, 7: LABELS, ("t",): LABELS})
+    assert all(message.isprintable() for message in refused(lambda: read(f"{file}:c"), "no c", r"a\x1b[2J\nb"))
 
 
 @pytest.mark.parametrize("name", ["n.pt", "n.npy", "n.npz"])
@@ -334,3 +370,16 @@ def test_cifar10n_without_a_key_lists_its_keys(real_data, refused):
 def test_csv_of_marks_holds_class_numbers_even_where_classes_are_named_by_numerals(label_file):
     file = label_file("marks.csv", "idx,given_label,label,mark\n0,0,2,wrong\n1,1,1,\n2,2,2,right\n")
     assert read_labels(str(file), 3, ["0", "1", "10", "2"]).tolist() == [2, 1, 2]
+
+
+def test_marks_belong_to_the_labels_they_were_made_on(label_file, refused):
+    file = label_file("marks.csv", "idx,given_label,label,mark\n0,2,1,wrong\n1,0,0,\n2,1,1,right\n3,1,0,wrong\n")
+    assert are_corrections(file) and not are_corrections(label_file("n.csv", "idx,label\n0,1\n"))
+    clean = np.zeros(4, int)
+    check_alignment(file, clean, np.array(LABELS), NAMES)
+    given = np.array([2, 0, 0, 2])
+    refused(
+        lambda: check_alignment(file, clean, given, NAMES), file, "given_label of row 2 is 1", "label is 0", "2 rows"
+    )
+    damaged = label_file("marks.csv", "idx,given_label,label,mark\n0,,1,wrong\n1,0,0,\n2,1,1,right\n3,1,0,wrong\n")
+    refused(lambda: check_alignment(damaged, clean, given, NAMES), file, "line 2")

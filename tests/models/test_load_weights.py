@@ -150,6 +150,32 @@ def test_what_is_no_dict_of_tensors_is_bad_input(content, tmp_path):
     assert "bare state dict" in complaint(build_model("smallcnn", 10, 8), tmp_path / "net.pt")
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        torch.Tensor.to_sparse,
+        lambda w: w.to(torch.complex64),
+        lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8),
+        lambda w: torch.nested.nested_tensor([w]),
+        lambda w: w.to("meta"),
+        lambda w: w > 0,
+    ],
+    ids="sparse complex quantized nested meta bool".split(),
+)
+def test_tensors_that_are_no_weights_are_bad_input_and_change_nothing(spoil, tmp_path):
+    model = build_model("smallcnn", 10, 8)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.save({**before, "fc.weight": spoil(before["fc.weight"])}, tmp_path / "net.pt")
+    complaint(model, tmp_path / "net.pt")
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_key_is_named_so_that_no_terminal_acts_on_it(tmp_path):
+    model = build_model("smallcnn", 10, 8)
+    torch.save({**model.state_dict(), "a\x1b[2J\n\n": torch.zeros(1)}, tmp_path / "net.pt")
+    assert complaint(model, tmp_path / "net.pt").isprintable()
+
+
 class Mischief:
     def __init__(self, path):
         self.path = path

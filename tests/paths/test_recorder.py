@@ -100,7 +100,29 @@ def test_an_existing_path_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="p.npy"):
         PathRecorder(tmp_path / "p.npy", 20, 5, 3)
     with pytest.raises(ValueError, match="another path"):
-        PathRecorder(tmp_path / "p.npy", 20, 6, 3, resume=True)
+        PathRecorder(tmp_path / "p.npy", 20, 4, 3, resume=True)
+
+
+def test_a_resumed_path_may_grow(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 3, 3) as recorder:
+        record_steps(recorder, range(3))
+    with PathRecorder(tmp_path / "p.npy", 20, 5, 3, resume=True) as recorder:
+        record_steps(recorder, [3, 4])
+    with PathRecorder(tmp_path / "whole.npy", 20, 5, 3) as recorder:
+        record_steps(recorder, range(5))
+    assert (tmp_path / "p.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert damaged_steps(tmp_path / "p.npy") == [] and read_sidecar(tmp_path / "p.npy")["shape"] == [20, 5, 3]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["p.json", "p.npy", "whole.json", "whole.npy"]
+
+
+def test_a_damaged_path_is_not_gone_on_with(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 20, 3, 3) as recorder:
+        record_steps(recorder, range(3))
+    content = bytearray((tmp_path / "p.npy").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "p.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="p.npy: step 2 is not what was written"):
+        PathRecorder(tmp_path / "p.npy", 20, 3, 3, resume=True)
 
 
 def test_a_resumed_recorder_goes_on_after_its_complete_steps(tmp_path):

@@ -158,6 +158,16 @@ def test_nothing_from_outside_becomes_markup(tmp_path):
     assert data["classNames"] == HOSTILE and set(data["file"]) == set(HOSTILE) == set(data["reason"])
 
 
+def test_line_ends_of_javascript_and_names_that_are_no_utf_8_stay_data(tmp_path):
+    names = ["a\u2028alert(1)//", "b\u2029", "caf\udce9", "d\x00\r\n"]
+    odd = {"class_names": names, "files": names * 10, "reasons": names * 10}
+    page, data = written(tmp_path, name="run\udcff\u2028", **odd)
+    assert data["classNames"] == names and set(data["file"]) == set(names) == set(data["reason"])
+    block = re.search(r'id="data">(.*?)</script>', page, re.S)[1]
+    assert block.isascii() and block.isprintable()
+    assert "<title>run?\u2028" in page
+
+
 def test_the_policy_allows_this_script_and_this_style_and_no_request(tmp_path):
     page, _ = written(tmp_path)
     policy = next(a["content"] for tag, a in Tags(page).found if a.get("http-equiv") == "Content-Security-Policy")
@@ -171,6 +181,10 @@ def test_the_policy_allows_this_script_and_this_style_and_no_request(tmp_path):
     assert rules["img-src"] == "data:"
     assert {rules[rule] for rule in ("default-src", "connect-src", "base-uri", "form-action")} == {"'none'"}
     assert "unsafe" not in policy
+    known = {"default-src", "img-src", "script-src", "style-src", "connect-src", "base-uri", "form-action"}
+    assert set(rules) == known and len(re.findall("<(?:script|style)>", page)) == 2
+    head = page[: page.index("Content-Security-Policy")]
+    assert not re.search("<(?!!DOCTYPE|html|head|meta)", head)  # nothing comes before the policy that it would not bind
 
 
 def test_the_page_names_no_address(tmp_path):

@@ -195,7 +195,8 @@ def test_the_columns_are_those_of_the_design():
 
 
 def test_results_csv_has_a_row_a_method_and_seed_and_empty_cells_for_none(tmp_path):
-    write_results(tmp_path / "results.csv", [result("OHT", 0, 0.5, recovered=None), result("KD", 0, 1 / 3)])
+    with open(tmp_path / "results.csv", "w") as f:
+        write_results(f, [result("OHT", 0, 0.5, recovered=None), result("KD", 0, 1 / 3)])
     with open(tmp_path / "results.csv", newline="") as f:
         first, second = csv.DictReader(f)
     assert first["method"] == "OHT" and first["labels_recovered"] == ""

@@ -87,6 +87,10 @@ class Kept:
 
     def save_epoch(self, state, epoch, new_best):
         self.saved.append((epoch, new_best, weights_of(state.model)))
+        state.saved_at = state.update
+
+    def time_to_save(self):
+        return False
 
 
 def weights_of(model):
@@ -404,13 +408,33 @@ def test_augmentation_and_dropout_take_part(changed):  # or the test above would
     assert not torch.equal(plain.model[5].weight, other.model[5].weight)
 
 
-def test_a_saved_state_goes_on_bit_for_bit():
-    class StoppedAfterTwo(Kept):
-        def save_epoch(self, state, epoch, new_best):
-            if epoch == 1:
-                torch.save(state.state_dict(), file)
-                raise KeyboardInterrupt
+class Stopped(Exception):
+    pass
 
+
+class StopsAt(Kept):
+    """Saves and stops at an epoch's end, or between two updates."""
+
+    def __init__(self, file, epoch=None, update=None):
+        super().__init__()
+        self.file, self.epoch, self.update, self.state = file, epoch, update, None
+
+    def save_epoch(self, state, epoch, new_best):
+        if epoch == self.epoch:
+            self.save(state)
+            raise Stopped
+
+    def time_to_save(self):
+        return self.state.update == self.update
+
+    def save(self, state):
+        torch.save(state.state_dict(), self.file)
+        if state.update == self.update:
+            raise Stopped
+
+
+@pytest.mark.parametrize("at", [{"epoch": 1}, {"update": 1}, {"update": 7}, {"update": 10}])  # 5 updates an epoch
+def test_a_saved_state_goes_on_bit_for_bit(at):
     def with_table(seed):
         return new_state(args, seed, table=PredictionTable(N, K, smoothing=0.1))
 
@@ -420,17 +444,38 @@ def test_a_saved_state_goes_on_bit_for_bit():
     args, file = settings(epochs=4), io.BytesIO()
     whole = with_table(seed=0)
     go(whole, Kept())
-    with pytest.raises(KeyboardInterrupt):
-        go(with_table(seed=0), StoppedAfterTwo())
+    stopped, kept = with_table(seed=0), StopsAt(file, **at)
+    kept.state = stopped
+    with pytest.raises(Stopped):
+        go(stopped, kept)
     file.seek(0)
     resumed = with_table(seed=5)
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert resumed.epoch == 2 and len(resumed.rows) == 2
+    assert resumed.update == at.get("update", 10)
     go(resumed, Kept())
     assert same(weights_of(whole.model), weights_of(resumed.model))
     assert torch.equal(whole.table.values, resumed.table.values)
     assert resumed.update == whole.update and resumed.best == whole.best
-    assert [row["test_loss"] for row in resumed.rows] == [row["test_loss"] for row in whole.rows]
+    assert [without_seconds(row) for row in resumed.rows] == [without_seconds(row) for row in whole.rows]
+
+
+def without_seconds(row):
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def test_an_epoch_gone_on_with_is_not_announced_again():
+    diary, file, args = Diary(), io.BytesIO(), settings(epochs=1)
+    state, kept = new_state(args), StopsAt(file, update=3)
+    kept.state = state
+    with pytest.raises(Stopped):
+        fit(state, kept, args, CPU, OneHot(K), None, evaluation_loader(), observers=[diary])
+    file.seek(0)
+    resumed = new_state(args, seed=5)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    train(args, resumed, observers=[diary])
+    moments = [call[0] for call in diary.calls]
+    assert moments.count("before_epoch") == moments.count("after_epoch") == 1
+    assert [call[1] for call in diary.calls if call[0] == "after_forward"] == [0, 1, 2, 3, 4]
 
 
 # -------------------------------------------------------------------------------------------- divergence
@@ -450,7 +495,9 @@ class Diverges:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_epoch_and_rate(value):
     args, kept = settings(epochs=3), Kept()
-    with pytest.raises(RunFailure, match=r"update 10 .*epoch 1, learning rate 0\.075.* up to epoch 0 is whole.*--lr"):
+    with pytest.raises(
+        RunFailure, match=r"update 10 .*epoch 1, learning rate 0\.075.* saved after update 5, is whole.*--lr"
+    ):
         fit(new_state(args), kept, args, CPU, OneHot(K), None, evaluation_loader(), loss=Diverges(7, value))
     assert [epoch for epoch, _, _ in kept.saved] == [0]
     assert all(value.isfinite().all() for value in kept.saved[0][2].values())
@@ -458,7 +505,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_epoch_and_rate(value)
 
 def test_divergence_is_noticed_within_an_epoch(monkeypatch):
     monkeypatch.setattr(loop, "READ_FINITE_EVERY", 2)
-    with pytest.raises(RunFailure, match="update 2 .*no epoch was saved"):
+    with pytest.raises(RunFailure, match="update 2 .*nothing was saved"):
         train(loss=Diverges(1))
 
 

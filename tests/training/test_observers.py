@@ -17,7 +17,7 @@ ROW = {
 
 
 def state_after(epoch, row=ROW):
-    return SimpleNamespace(rows=[row], epoch=epoch + 1, best={"acc": (0, 0.375), "loss": (0, 1.5)})
+    return SimpleNamespace(rows=[row], epoch=epoch + 1, best={"acc": (0, 0.375), "loss": (0, 1.5)}, tracking=None)
 
 
 class Wandb:
@@ -79,11 +79,18 @@ def test_each_run_of_a_comparison_is_tracked_as_its_own(wandb):
     assert [s["name"] for s in wandb.started] == ["run_a/seed_1/OHT", "run_a/seed_1/KD"]
 
 
+def test_a_resumed_run_is_tracked_under_its_own_id(wandb):
+    state = state_after(0)
+    WandbTracker(state, settings(), Path("results/Gen_teacher/x")).after_epoch(0, None)
+    WandbTracker(state, settings(), Path("results/Gen_teacher/x"))
+    first, second = wandb.started
+    assert first["id"] == second["id"] == state.tracking and first["resume"] == "allow"
+
+
 def test_a_bar_is_quiet_where_there_is_no_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     bar = ProgressBar(updates_per_epoch=3, epochs=2)
     for epoch in range(2):
-        bar.before_epoch(epoch, None)
         for update in range(3):
             bar.after_forward(update, epoch, None, None)
         bar.after_epoch(epoch, None)

@@ -10,9 +10,9 @@ import torch
 
 import main_gen_teacher
 from errors import BadInput, RunFailure
+from files import CheckedFiles, check_intact, read_json, whole_file, write_json
 from models import build_model, load_weights
 from supervision.table import PredictionTable
-from training.files import read_json, whole_file, write_json
 from training.loop import evaluate
 from training.run_folder import COLUMNS, RunFolder, check_free, checkpoint_path, network_of, read_args, write_metrics
 from utils import experiment_parser, get_loaders
@@ -52,7 +52,7 @@ def read_metrics(folder):
 
 def test_a_run_holds_the_files_that_the_design_lists(run):
     kept = ("best_acc", "best_loss", "epoch_1", "epoch_2")
-    expected = {"args.json", "environment.json", "labels.npz", "metrics.csv", "last.pt", "curves.png"}
+    expected = {"args.json", "environment.json", "labels.npz", "metrics.csv", "last.pt", "curves.png", "checksums.json"}
     assert {p.name for p in run.iterdir()} == expected | {f"{name}.{e}" for name in kept for e in ("pt", "npy", "json")}
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -67,7 +67,8 @@ def test_args_json_holds_every_flag_and_what_followed_from_them(run):
     assert len(resolved["mean"]) == len(resolved["std"]) == 1
     assert resolved["class_names"] == [str(k) for k in range(10)]
     assert len(resolved["y_sha256"]) == 64 and resolved["y_sha256"] != resolved["ny_sha256"]
-    assert "given" not in args
+    assert args["given"] == sorted(args["given"]) and {"ny_ratio", "data_seed"} <= set(args["given"])
+    assert "seed" not in args["given"]
 
 
 def test_the_data_seed_is_kept_even_where_none_was_given(teach):
@@ -112,8 +113,9 @@ def test_of_image_folders_labels_npz_keeps_the_paths(tmp_path):
     data = SimpleNamespace(
         corrected=False, dataset=dataset, y=y, ny=y, train_idx=y, valid_idx=y[:0], noise_realised=0.0, fingerprints=dict
     )
-    args = SimpleNamespace(save_epochs=[], epochs=1, ny_ratio=0.0, ny_kind="symmetric", ny_file=None, dataset="folder")
-    run = RunFolder.create(tmp_path / "run", args, data, SimpleNamespace(describe=dict))
+    args = experiment_parser("").parse_args(["--dataset", "folder", "--epochs", "1"])
+    with RunFolder.open(tmp_path / "run", args, data, SimpleNamespace(describe=dict)) as run:
+        pass
     with np.load(run.path / "labels.npz", allow_pickle=False) as labels:
         assert labels["paths"].tolist() == ["a/0.png", "b/ö.png"]
 
@@ -132,7 +134,8 @@ def test_metrics_csv_has_a_line_an_epoch_and_the_columns_of_the_design(run):
 
 
 def test_cells_without_a_figure_are_empty(tmp_path):
-    write_metrics(tmp_path / "metrics.csv", [{"epoch": 0, "lr": 0.1, "test_acc": 0.5, "seconds": 1.25, "extra": 3}])
+    with open(tmp_path / "metrics.csv", "w") as f:
+        write_metrics(f, [{"epoch": 0, "lr": 0.1, "test_acc": 0.5, "seconds": 1.25, "extra": 3}])
     (row,) = read_metrics(tmp_path)
     assert row["test_acc"] == "0.5" and row["seconds"] == "1.25" and row["valid_acc"] == ""
     assert list(row) == COLUMNS and COLUMNS[-1] == "seconds"
@@ -188,7 +191,7 @@ def test_rows_that_were_held_out_or_left_out_stay_unvisited(run):
 def test_last_pt_holds_all_that_going_on_needs_and_no_pickled_object(run):
     state = torch.load(run / "last.pt", weights_only=True)
     assert state["epoch"] == 3 and len(state["rows"]) == 3
-    assert {"model", "optimizer", "scaler", "loader", "table", "best", "update", "global_generator"} <= set(state)
+    assert {"model", "optimizer", "scaler", "loader", "table", "recorders", "update", "global_generator"} <= set(state)
 
 
 def test_a_missing_checkpoint_is_answered_with_those_there_are(run):
@@ -242,12 +245,20 @@ def test_a_full_disk_names_the_file_that_it_stopped(tmp_path, monkeypatch):
 
 
 def state_of(model):
-    return SimpleNamespace(model=model, table=None, rows=[{"epoch": 0}], state_dict=model.state_dict)
+    return SimpleNamespace(
+        model=model,
+        table=None,
+        epoch=1,
+        update=1,
+        rows=[{"epoch": 0}],
+        state_dict=lambda: {"model": model.state_dict()},
+    )
 
 
 def test_a_checkpoint_too_large_for_the_disk_leaves_the_epoch_before(tmp_path):
     resource = pytest.importorskip("resource", reason="file size limits are POSIX")
     run = RunFolder(tmp_path)
+    run.files = CheckedFiles(tmp_path)
     run.save_epoch(state_of(torch.nn.Linear(2, 2)), 0, [])
     before = (tmp_path / "last.pt").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -258,12 +269,13 @@ def test_a_checkpoint_too_large_for_the_disk_leaves_the_epoch_before(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "last.pt").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "metrics.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checksums.json", "last.pt", "metrics.csv"]
+    check_intact(tmp_path / "last.pt")
 
 
 # ------------------------------------------------------------------------------------ when it may be replaced
 
-KEEP, REPLACE = (SimpleNamespace(overwrite=overwrite, ny_file=None) for overwrite in (False, True))
+KEEP, REPLACE = (SimpleNamespace(overwrite=overwrite, resume=False, ny_file=None) for overwrite in (False, True))
 
 
 def test_a_folder_that_is_not_there_or_empty_is_free(tmp_path):

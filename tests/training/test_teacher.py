@@ -1,6 +1,5 @@
 """A finished run as a teacher: what a student inherits, and which teachers are refused."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import main_distill
 import main_gen_teacher
 from errors import BadInput, Problems
+from files import CHECKSUMS, read_json, write_json
 from models import build_model
 from training.run_folder import read_args
 from training.teacher import INHERITED, Teacher
@@ -59,7 +59,8 @@ def data_of(folder, **changes):
 
 
 def change_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_json(path, {**read_json(path), **changes})
+    (path.parent / CHECKSUMS).unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------- finding it

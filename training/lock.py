@@ -1,0 +1,35 @@
+"""One process at a time in a run's folder."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from errors import BadInput
+
+
+class FolderLock:
+    """Holds a folder for this process: a lock that dies with it, whatever kills it, and leaves no file behind.
+
+    Raises BadInput when another process (or another lock of this one) holds the folder.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise BadInput(f"{path}: another process is writing there; wait for it, or choose another name") from None
+
+    def release(self):
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def check_unlocked(path):
+    """BadInput when a process is writing in a folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        FolderLock(path).release()

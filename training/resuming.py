@@ -1,0 +1,78 @@
+"""--resume: going on with the run in a folder, under the settings that it has."""
+
+import json
+from pathlib import Path
+
+from errors import BadInput
+from files import check_intact, read_json
+from training.lock import check_unlocked
+from untrusted import load_pt
+
+# Flags that may differ from the run's: they change nothing of what is learned, say where things lie now (what the
+# files hold is compared instead), or are compared elsewhere.
+FREE = set(
+    "resume overwrite check save_every save_minutes num_work wandb proj_name run_name path "
+    "data_dir human_probs teach_path true_probs ny_file device amp compile epochs".split()
+)
+MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
+
+
+def has_progress(folder):
+    """Whether a run's folder, or one of the runs in a comparison's, holds something to go on with."""
+    return any(True for pattern in ("last.pt", "seed_*/*/last.pt") for _ in Path(folder).glob(pattern))
+
+
+def take_over(args, folder, problems):
+    """Give args the settings of the run that --resume goes on with; flags that contradict it are problems.
+
+    Returns the run's environment.json, or None where there is nothing to go on with: then it starts anew.
+    """
+    if args.overwrite and args.resume:
+        problems.add("--resume and --overwrite: one goes on with the run, the other replaces it; give one of them")
+    if not args.resume or not has_progress(folder):
+        return None
+    with problems.collect():
+        check_unlocked(folder)
+        saved = read_json(check_intact(folder / "args.json"))
+        environment = read_json(check_intact(folder / "environment.json"))
+        for name, ours in list(vars(args).items()):
+            if name not in saved or name in ("given", "resume", "overwrite", "check"):
+                continue
+            theirs = saved[name]
+            if name not in args.given or name in problems.broken:
+                setattr(args, name, theirs)
+                problems.broken.discard(name)
+            elif name not in FREE and json.loads(json.dumps(ours)) != theirs:
+                problems.add(_contradiction(name, ours, folder, theirs), name)
+        _check_epochs(args, folder, saved, problems)
+        args.given = args.given | set(saved.get("given", ()))
+        return environment
+
+
+def _check_epochs(args, folder, saved, problems):
+    before = saved["epochs"]
+    grows = args.epochs > before and saved["scheduler"] == "multi" and "seeds" not in saved
+    if args.epochs != before and not grows:
+        why = "; --scheduler multi alone can go on for longer, and no comparison" if args.epochs > before else ""
+        problems.add(_contradiction("epochs", args.epochs, folder, before) + why)
+
+
+def _contradiction(name, ours, folder, theirs):
+    return f"--{name} {ours}: the run in {folder} has {theirs}; leave the flag out, or choose another name for the run"
+
+
+def check_resolved(folder, saved, now):
+    """BadInput when data, labels or teacher are no longer those of the run: settings["resolved"] saved and now."""
+    now = json.loads(json.dumps(now))
+    for name in saved.keys() & now.keys() - MOVABLE:
+        if saved[name] != now[name]:
+            short = {key: str(value)[:24] for key, value in (("there", saved[name]), ("here", now[name]))}
+            raise BadInput(
+                f"--resume: {name} is {short['there']} in {folder} and {short['here']} here: data, labels or teacher "
+                "are others; give those that the run was started with"
+            )
+
+
+def read_last(file):
+    """The contents of last.pt. BadInput when it is damaged."""
+    return load_pt(check_intact(file))

@@ -1,0 +1,190 @@
+"""What comes from elsewhere: files are opened without executing anything and bounded in size, text cannot act.
+
+Whatever is wrong with such a file is BadInput: one line that names it, what was found and what to do.
+"""
+
+import contextlib
+import math
+import os
+import pickle
+import re
+import resource
+import warnings
+import zipfile
+
+import numpy as np
+import torch
+
+from errors import BadInput
+
+MOST_SHOWN = 300  # characters of text in a message
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a formula, and what as_cell makes of that
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+def load_pt(path, what=None, allow=()):
+    """What torch.save wrote to path, on the CPU: tensors and plain values.
+
+    what: the message's beginning ("PATH: cannot be read" when not given). allow: what else may be constructed, as
+    for torch.serialization.safe_globals.
+    """
+    with _told(path, what), torch.serialization.safe_globals(list(allow)):
+        size = os.path.getsize(path)
+        _check_memory(size)
+        with open(path, "rb") as f:
+            is_zip = f.read(4) == b"PK\x03\x04"  # torch's own test
+        if is_zip:
+            _check_archive(path, size)
+        with _bounded_memory(4 * size + 2**29):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_npy(path, what=None, mapped=False):
+    """The array of a .npy file, which must hold exactly what its header claims. what: as for load_pt.
+
+    mapped: as a read-only memory map.
+    """
+    with _told(path, what), open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        _check_header(f, size)
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        _check_memory(size)
+        return _read_array(f)
+
+
+def load_npz(path, keys, what=None):
+    """{key: array} of those of `keys` that an .npz file has. what: as for load_pt.
+
+    keys: names, or a function that gets the names of all arrays and returns the ones wanted.
+    """
+    with _told(path, what), zipfile.ZipFile(path) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        wanted = {key: members[key] for key in (keys(list(members)) if callable(keys) else keys) if key in members}
+        _check_memory(sum(member.file_size for member in wanted.values()))
+        return {key: _read_member(archive, member) for key, member in wanted.items()}
+
+
+@contextlib.contextmanager
+def _told(path, what):
+    """BadInput, whatever the block raises: numpy, zipfile and torch have a dozen kinds for a damaged file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd versions of a format
+            yield
+    except BadInput:
+        raise
+    except Exception as problem:
+        raise BadInput(f"{what or f'{path}: cannot be read'} ({reason(problem)}); give an intact file") from None
+
+
+def reason(problem):
+    """What an exception says, for a place in a line."""
+    if isinstance(problem, pickle.UnpicklingError):  # torch's own words advise to load it all the same
+        return "damaged, or with more in it than tensors and plain values"
+    said = getattr(problem, "strerror", None) or str(problem).strip() or type(problem).__name__
+    return printable(said.splitlines()[0])
+
+
+def _check_memory(size):
+    if size > available_memory():
+        raise ValueError(f"takes {size:,} bytes of memory, {available_memory():,} are free")
+
+
+def available_memory():
+    """Bytes of memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux: half of what is built in
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@contextlib.contextmanager
+def _bounded_memory(size):
+    """MemoryError where the block takes more than so many bytes (on Linux): what torch lets a pickle call can ask for
+    any number of them."""
+    try:
+        with open("/proc/self/statm") as f:
+            used = int(f.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (used + size, *before) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _check_archive(path, size):
+    """ValueError unless a zip can be torch.save's, which compresses nothing, so that its members fit the file."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if compressed := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"{compressed[0]!r} in it is compressed, which torch.save never does")
+        if (claimed := sum(max(m.file_size, m.compress_size) for m in members)) > size:
+            raise ValueError(f"claims to hold {claimed:,} bytes in a file of {size:,}")
+        if damaged := archive.testzip():  # torch does not compare the checksums
+            raise ValueError(f"the checksum of {damaged!r} in it is wrong")
+
+
+def _check_header(f, size):
+    """ValueError unless the header of a .npy of `size` bytes claims just what follows it, and no objects."""
+    version = np.lib.format.read_magic(f)
+    if version not in NPY_HEADERS:
+        raise ValueError(f"a .npy of version {version}")
+    shape, _, dtype = NPY_HEADERS[version](f)
+    if dtype.hasobject:
+        raise ValueError("holds pickled objects")
+    claimed, held = math.prod(shape) * dtype.itemsize, size - f.tell()
+    if claimed != held or not dtype.itemsize:
+        raise ValueError(f"its header claims {claimed:,} bytes, {shape} of {dtype}, and it holds {held:,}")
+
+
+def _read_member(archive, member):
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename!r} in it is compressed in a way that numpy does not use")
+    with archive.open(member) as f:
+        _check_header(f, member.file_size)
+        return _read_array(f)
+
+
+def _read_array(f):
+    f.seek(0)
+    array = np.lib.format.read_array(f, allow_pickle=False)
+    if array.dtype.kind == "U":  # numbers that are no characters would raise wherever they are looked at
+        "".join(array.ravel().tolist()).encode("utf-8", "surrogateescape")
+    return array
+
+
+# ---------------------------------------------------------------------------------------------------- text
+
+
+def printable(text):
+    """Text for a message, cut where it is endless: what a terminal would act on is written as \\x1b and such, and so
+    are bytes that are no UTF-8."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_SHOWN])
+
+
+def valid_text(text):
+    """Text that every file and figure takes: bytes that are no UTF-8 (in a file's name, say) as \\udcff and such."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def as_cell(text):
+    """Text for a cell of a CSV file: what a spreadsheet would take for a formula gets an apostrophe in front.
+
+    So does what looks like the result ('=x), so that from_cell gives back every text as it was.
+    """
+    text = str(text)
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def from_cell(cell):
+    """The text of which as_cell made the cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
