@@ -207,7 +207,7 @@ class LabelledData:
 def check_data(args, dataset):
     """BadInput naming all that is wrong with the flags for noise, subset, split and batch; downloads nothing."""
     problems = errors.Problems()
-    if args.ny_file and args.ny_ratio and not noise.are_corrections(args.ny_file):
+    if args.ny_file and args.ny_ratio:
         problems.add(
             f"--ny_file {args.ny_file} and --ny_ratio {args.ny_ratio:g}: one of them gives the noise; drop one"
         )
@@ -255,11 +255,13 @@ def load_data(args, dataset=None):
     dataset.load()
     data_seed = args.seed if args.data_seed is None else args.data_seed
     y, corrected, rows = np.asarray(dataset.train.labels, np.int64), False, dataset.train.usable
-    ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     if args.ny_file:
-        given, ny = ny, _read_noise_file(args, dataset)
-        noise.check_alignment(args.ny_file, y, given, dataset.class_names, dataset.train_paths)
-        corrected = noise.are_corrections(args.ny_file) and not args.ny_ratio  # drawn noise leaves y right
+        ny = _read_noise_file(args, dataset)
+        noise.check_alignment(args.ny_file, y, dataset.class_names, dataset.train_paths)
+        marked = noise.labels_marked(args.ny_file, dataset.class_names, len(y), dataset.train_paths)
+        corrected = marked is not None and bool((marked == y).all())  # else it was noise that was looked at: y is right
+    else:
+        ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     if args.train_size:
         rows = rows[_balanced_subset(y[rows], args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))]
     held_out = _valid_count(args, dataset, len(rows))

@@ -182,33 +182,33 @@ def _text(cell, known):
     return text if text in known else from_cell((cell or "").strip())
 
 
-def are_corrections(spec):
-    """Whether a label file is marks.csv of analyze_paths.py's page: what it changes was wrong before."""
+def labels_marked(spec, class_names, num_samples, paths=None):
+    """(N,) the labels that somebody looked at, where the file is marks.csv of analyze_paths.py's page; else None."""
     path, _ = split_file_and_key(spec)
     if path.suffix != ".csv":
-        return False
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            return "given_label" in next(csv.reader(f, skipinitialspace=True), [])
-    except (OSError, UnicodeDecodeError, csv.Error):  # read_labels says so
-        return False
+        return None
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        if "given_label" not in next(csv.reader(f, skipinitialspace=True), []):
+            return None
+    return _read_csv(path, num_samples, class_names, paths, column="given_label")
 
 
-def check_alignment(spec, clean, given, class_names, paths=None):
+def check_alignment(spec, clean, class_names, paths=None):
     """BadInput when the label file was made for rows in another order, or for other data.
 
-    clean: (N,) the data set's labels. given: (N,) those that were trained on when marks.csv was made. A file that
-    brings such labels of its own (CIFAR-10N's clean_label, given_label of marks.csv) must have the same; without
-    them, nothing would give it away.
+    clean: (N,) the data set's labels. A file may bring labels that tell: CIFAR-10N's clean_label must be the same;
+    given_label of marks.csv, which may be noisy, must agree with them more often than by chance.
     """
     path, _ = split_file_and_key(spec)
-    if are_corrections(spec):
-        theirs = _read_csv(path, len(given), class_names, paths, column="given_label")
-        if (differ := np.flatnonzero(theirs != given)).size:
-            row = differ[0]
+    marked = labels_marked(spec, class_names, len(clean), paths)
+    if marked is not None:
+        agreement, num_classes = np.mean(marked == clean), len(class_names)
+        shares = [np.bincount(labels, minlength=num_classes) / len(clean) for labels in (clean, marked)]
+        chance = shares[0] @ shares[1]
+        if agreement < 1 and agreement <= chance + 5 * np.sqrt(chance * (1 - chance) / len(clean)):
             raise BadInput(
-                f"--ny_file {path}: given_label of row {row} is {theirs[row]}, the data's label is {given[row]} "
-                f"({differ.size} rows differ): use the marks with the data they were made on, and its --ny_ratio"
+                f"--ny_file {path}: given_label is the data's label in {agreement:.1%} of the rows, no more than by "
+                "chance: the marks were made on other data; give those"
             )
         return
     try:  # under the key clean or clean_label

@@ -156,7 +156,7 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --ny_file @nowhere.npy", ["--ny_file nowhere.npy"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @labels.npy --ny_ratio 0.2", ["--ny_file labels.npy --ny_ratio 0.2"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @terabytes.npy", ["--ny_file terabytes.npy claims"]),
-    ("teacher", f"{WITH_DIGITS} --ny_file @marks.csv", ["--ny_file marks.csv given_label row --ny_ratio"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @marks.csv", ["--ny_file marks.csv given_label chance"]),
     ("teacher", f"{WITH_DIGITS} --skip_bad", ["--skip_bad digits"]),
     # numbers
     *[

@@ -218,21 +218,21 @@ def test_labels_of_a_file_are_the_noise(tmp_path):
     assert data.noise_realised == 1
 
 
-def test_marks_on_noisy_labels_go_with_the_noise_they_were_made_under(tmp_path):
+def test_marks_are_read_on_the_sets_own_labels_and_on_noisy_ones_but_not_on_others(tmp_path):
+    def marks(given, label):
+        lines = [f"{i},{a},{b},x" for i, (a, b) in enumerate(zip(given, label, strict=True))]
+        (tmp_path / "marks.csv").write_text("\n".join(["idx,given_label,label,mark", *lines]) + "\n")
+        return load_data(parse(f"--ny_file {tmp_path}/marks.csv"), toy(num=400))
+
     noisy = load_data(parse("--ny_ratio 0.5"), toy(num=400))
     wrong = np.flatnonzero(noisy.ny != noisy.y)
     marked = noisy.ny.copy()
     marked[wrong[3:]] = noisy.y[wrong[3:]]  # all but three were found
-    lines = [f"{i},{given},{label},x" for i, (given, label) in enumerate(zip(noisy.ny, marked, strict=True))]
-    (tmp_path / "marks.csv").write_text("\n".join(["idx,given_label,label,mark", *lines]) + "\n")
-    file = f"--ny_file {tmp_path}/marks.csv"
-    with pytest.raises(BadInput, match=f"given_label of row {wrong[0]} is .*({len(wrong)} rows differ).*--ny_ratio"):
-        load_data(parse(file), toy(num=400))
-    with pytest.raises(BadInput, match="rows differ"):
-        load_data(parse(f"{file} --ny_ratio 0.5 --data_seed 3"), toy(num=400))
-    check_data(parse(f"{file} --ny_ratio 0.5"), toy(num=400))
-    data = load_data(parse(f"{file} --ny_ratio 0.5"), toy(num=400))
+    data = marks(noisy.ny, marked)
     assert np.array_equal(data.ny, marked) and not data.corrected and data.noise_realised == 3 / 400
+    assert marks(noisy.y, marked).corrected
+    with pytest.raises(BadInput, match="given_label is the data's label in .* other data"):
+        marks(np.random.default_rng(0).permutation(noisy.y), marked)
 
 
 def test_a_ratio_and_a_file_together_are_an_error(tmp_path):

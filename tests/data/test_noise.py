@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from data.noise import (
     KINDS,
     add_label_noise,
-    are_corrections,
     check_alignment,
+    labels_marked,
     read_labels,
     realised_rate,
     split_file_and_key,
@@ -373,13 +373,19 @@ def test_csv_of_marks_holds_class_numbers_even_where_classes_are_named_by_numera
 
 
 def test_marks_belong_to_the_labels_they_were_made_on(label_file, refused):
-    file = label_file("marks.csv", "idx,given_label,label,mark\n0,2,1,wrong\n1,0,0,\n2,1,1,right\n3,1,0,wrong\n")
-    assert are_corrections(file) and not are_corrections(label_file("n.csv", "idx,label\n0,1\n"))
-    clean = np.zeros(4, int)
-    check_alignment(file, clean, np.array(LABELS), NAMES)
-    given = np.array([2, 0, 0, 2])
-    refused(
-        lambda: check_alignment(file, clean, given, NAMES), file, "given_label of row 2 is 1", "label is 0", "2 rows"
-    )
-    damaged = label_file("marks.csv", "idx,given_label,label,mark\n0,,1,wrong\n1,0,0,\n2,1,1,right\n3,1,0,wrong\n")
-    refused(lambda: check_alignment(damaged, clean, given, NAMES), file, "line 2")
+    rng = np.random.default_rng(0)
+    clean = rng.integers(3, size=200)
+
+    def marks(given):
+        return label_file(
+            "marks.csv", "idx,given_label,label,mark\n" + "".join(f"{i},{k},0,\n" for i, k in enumerate(given))
+        )
+
+    noisy = np.where(rng.random(200) < 0.6, rng.integers(3, size=200), clean)
+    for labels in (clean, noisy):
+        check_alignment(marks(labels), clean, NAMES)
+        assert labels_marked(marks(labels), NAMES, 200).tolist() == labels.tolist()
+    refused(lambda: check_alignment(marks(rng.permutation(clean)), clean, NAMES), "marks.csv", "given_label", "chance")
+    assert labels_marked(label_file("n.csv", "idx,label\n0,1\n"), NAMES, 1) is None
+    damaged = label_file("marks.csv", "idx,given_label,label,mark\n0,,1,wrong\n1,0,0,\n")
+    refused(lambda: check_alignment(damaged, clean[:2], NAMES), "marks.csv", "line 2")
