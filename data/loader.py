@@ -83,7 +83,7 @@ class IndexedLoader:
                 if self.world_size == 1
                 else [b.to(self.device) for b in batches]
             )
-            pixels = (self.images[batch] for batch in batches)
+            pixels = (self.images.index_select(0, batch) for batch in batches)  # faster than indexing
         else:
             pixels = self._stream(batches)
         for batch, images in zip(batches, pixels, strict=True):
