@@ -1,5 +1,6 @@
 # make demo: compare the methods on real handwritten digits with noisy labels (about two minutes after the install)
 # make test: all tests; make lint: ruff. Each makes .venv and installs what is needed first, once.
+# make bench: speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
 # make notebooks: all four executed with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..." for recorded runs
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ RUN := $(VENV)/bin/python
 # OpenMP threads that wait spin for a moment only: nothing lost alone, and much faster beside other programs
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: install demo test lint notebooks clean
+.PHONY: install demo test lint bench notebooks clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +31,9 @@ test: install
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+bench: install
+	$(RUN) -m benchmarks $(BENCH_FLAGS)
 
 notebooks: install
 	$(RUN) notebooks/execute.py $(NOTEBOOK_FLAGS)

@@ -1,0 +1,133 @@
+"""An epoch's work the way the published code does it, beside the product's: what the redesign saves.
+
+Images one by one through PIL and torchvision transforms, in four workers; float32, NCHW; the table and the calibration
+error row by row in Python; the training set run through the network a second time, augmented, for its accuracy.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.side_by_side import Race, Ratio
+from benchmarks.workload import Product
+from paths.recorder import PathRecorder
+from training.device import native_bfloat16
+from training.observers import TrainingPath
+
+WORKERS = 4
+
+
+class Images(Dataset):
+    """(x, y, idx), one at a time."""
+
+    def __init__(self, images, labels, idx, mean, std):
+        self.images, self.labels, self.idx = images, labels, idx
+        crop = transforms.RandomCrop(images.shape[1], padding=4)
+        steps = [crop, transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(mean, std)]
+        self.transform = transforms.Compose(steps)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.transform(Image.fromarray(self.images[i])), self.labels[i], self.idx[i]
+
+
+def update_rows(table, idx, prob, smoothing):
+    """The moving average, a row at a time; a row that sums to 0 was never visited."""
+    for i, p in zip(idx, prob, strict=True):
+        if table[i].sum().item() == 0:
+            table[i] = p
+        else:
+            table[i] = (1 - smoothing) * table[i] + smoothing * p
+
+
+def calibration_error(confidence, correct, n_bins=10):
+    """ECE, a sample at a time."""
+    count, confident, right = [0] * n_bins, [0.0] * n_bins, [0.0] * n_bins
+    edges = [torch.tensor((b + 1) / n_bins) for b in range(n_bins)]
+    for c, r in zip(confidence, correct, strict=True):
+        b = next(b for b in range(n_bins) if c <= edges[b])
+        count[b] += 1
+        confident[b] += c.item()
+        right[b] += r.item()
+    return sum(abs(right[b] - confident[b]) for b in range(n_bins)) / sum(count)
+
+
+def record_rows(path, step, idx, prob):
+    """Predictions into a float64 path (N, T, K), a row at a time."""
+    for i, p in zip(idx, prob, strict=True):
+        path[int(i), step] = p.cpu().numpy()
+
+
+class PublishedStyle:
+    """The epoch, as many updates long as the experiment's. num_steps: of a path to record, 0: none."""
+
+    def __init__(self, experiment, workers, num_steps=0):
+        data, args = experiment.data, experiment.args
+        rows, split = data.train_idx, data.dataset.train
+        images = Images(np.asarray(split.images)[rows], data.ny[rows], rows, data.dataset.mean, data.dataset.std)
+        # persistent: no starting of workers in the time that is measured; the published epochs are long
+        self.loader = DataLoader(
+            images, args.batch_size, shuffle=True, num_workers=workers, persistent_workers=True, drop_last=True
+        )
+        state = experiment.new_state()
+        self.device, self.smoothing = experiment.hardware.device, args.smoothing
+        self.model = state.model.to(memory_format=torch.contiguous_format)
+        self.optimizer = state.optimizer
+        self.table = torch.zeros(len(data.y), data.dataset.num_classes, device=self.device)
+        self.path = np.zeros((len(data.y), num_steps, data.dataset.num_classes))
+        self.step = 0
+
+    def epoch(self):
+        self.model.train()
+        for x, y, idx in self.loader:
+            logits = self.model(x.to(self.device))
+            value = F.cross_entropy(logits, y.to(self.device))
+            self.optimizer.zero_grad()
+            value.backward()
+            self.optimizer.step()
+            prob = logits.detach().softmax(1)
+            update_rows(self.table, idx, prob, self.smoothing)
+            if self.path.shape[1]:
+                record_rows(self.path, self.step, idx, prob)
+        self.step += 1
+        self.figures()
+
+    @torch.no_grad()
+    def figures(self):
+        """(accuracy, ECE) on the training set, from another augmented pass."""
+        self.model.eval()
+        confidence, correct = [], []
+        for x, y, _ in self.loader:
+            top, predicted = self.model(x.to(self.device)).softmax(1).max(1)
+            confidence.append(top)
+            correct.append(predicted == y.to(self.device))
+        confidence, correct = torch.cat(confidence), torch.cat(correct)
+        return correct.double().mean().item(), calibration_error(confidence, correct)
+
+
+def races(work):
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: as published
+    workers = 1 if work.quick else WORKERS
+    for net, steps, turns in (("smallcnn", 10, 5), ("resnet18", 2, 3)):
+        if net not in work.nets:
+            continue
+        turns, goal = work.turns(turns), 3.0 if native_bfloat16(work.device) else 1.4
+        experiment = work.experiment(net, work.steps(net, on_cpu=steps))
+        contenders = {"product": Product(experiment), "published": PublishedStyle(experiment, workers)}
+        ratios = [Ratio(f"{net}: published style / product", "published", "product", goal, more_is_better=True)]
+        shape = (len(experiment.data.y), turns + 1, experiment.dataset.num_classes)
+        with PathRecorder(work.folder / f"published_{net}.npy", *shape) as recorder:
+            if net == "smallcnn":
+                contenders["product with paths"] = Product(experiment, [TrainingPath(recorder)])
+                contenders["published with paths"] = PublishedStyle(experiment, workers, turns + 1)
+                both = "published with paths", "product with paths"
+                name = f"{net}: published style / product, with paths"
+                ratios.append(Ratio(name, *both, goal, more_is_better=True))
+            yield Race({name: contender.epoch for name, contender in contenders.items()}, ratios, turns)

@@ -1,0 +1,28 @@
+"""The product's training step, all figures and the table on, beside a bare loop; and what recording paths adds."""
+
+from benchmarks.side_by_side import Race, Ratio
+from benchmarks.workload import Bare, Product
+from paths.recorder import PathRecorder
+from training.observers import TrainingPath
+
+AT_MOST = {"smallcnn": 1.15, "resnet18": 1.05}
+
+
+def races(work):
+    for net, steps, turns in (("smallcnn", 10, 9), ("resnet18", 1, 5)):
+        if net not in work.nets:
+            continue
+        turns = work.turns(turns)
+        experiment = work.experiment(net, work.steps(net, on_cpu=steps))
+        shape = (len(experiment.data.y), turns + 1, experiment.dataset.num_classes)
+        with PathRecorder(work.folder / f"steps_{net}.npy", *shape) as recorder:
+            bare, product = Bare(experiment), Product(experiment)
+            recording = Product(experiment, [TrainingPath(recorder)])
+            yield Race(
+                {"bare": bare.epoch, "product": product.epoch, "with paths": recording.epoch},
+                [
+                    Ratio(f"{net}: product / bare loop", "product", "bare", AT_MOST[net]),
+                    Ratio(f"{net}: product with paths / product", "with paths", "product", 1.03),
+                ],
+                turns,
+            )

@@ -1,0 +1,119 @@
+"""What the sections of the benchmark share: sizes, made-up data, the product's training and a bare loop beside it."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from errors import Problems
+from main_gen_teacher import make_parser
+from supervision.losses import cross_entropy
+from supervision.table import PredictionTable
+from supervision.targets import OneHot
+from training.device import Hardware
+from training.experiment import Experiment
+from training.interruption import stop_if_asked
+from training.loop import train_epoch
+from training.observers import ProgressBar, TableUpdater
+
+NETS = ["smallcnn", "resnet18"]
+CLASSES = 10
+
+
+class Workload:
+    """Sizes, device and data of all sections.
+
+    quick: everything tiny, to see that it runs. data_dir: a .npz of images, or None: made-up ones, since speed does not
+    depend on what is in them. folder: for scratch files. nets: of those that are measured.
+    """
+
+    def __init__(self, folder, quick=False, device="auto", amp="auto", data_dir=None, nets=NETS):
+        self.folder, self.quick, self.device_flags = Path(folder), quick, ["--device", device, "--amp", amp]
+        self.hardware = Hardware.choose(make_parser().parse_args(self.device_flags))
+        self.device = self.hardware.device
+        self.nets = nets[:1] if quick else nets
+        self.batch_size, self.num_samples, self.image_size = (10, 200, 16) if quick else (250, 50_000, 32)
+        self.data_dir = data_dir or self._make_up()
+
+    def _make_up(self):
+        rng, file = np.random.default_rng(0), self.folder / "images.npz"
+        shape = (self.image_size, self.image_size, 3)
+        arrays = {}
+        for split, size in (("train", self.num_samples), ("test", 10 * CLASSES)):
+            arrays[f"{split}_images"] = rng.integers(256, size=(size, *shape), dtype=np.uint8)
+            arrays[f"{split}_labels"] = np.arange(size) % CLASSES
+        np.savez(file, **arrays)
+        return str(file)
+
+    def turns(self, usual):
+        return 2 if self.quick else usual
+
+    def steps(self, net, on_cpu):
+        """Updates a turn: on_cpu of them, or a whole epoch of CIFAR-10 on a GPU, where all that an epoch costs once
+        would weigh too much beside a few fast steps."""
+        if self.quick:
+            return 2
+        return on_cpu if self.device.type == "cpu" else 180
+
+    def wait(self):
+        """Until the device has done all that it was given."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def flags(self, net, num_steps):
+        return [
+            *("--dataset", "npz", "--data_dir", self.data_dir, "--net", net, "--valid_size", "0", "--lr", "0.01"),
+            *("--batch_size", str(self.batch_size), "--train_size", str(num_steps * self.batch_size)),
+            *self.device_flags,
+        ]
+
+    def experiment(self, net, num_steps):
+        """A started Experiment of main_gen_teacher.py whose epochs have num_steps updates; its table has all rows."""
+        problems = Problems()
+        experiment = Experiment(make_parser().parse_args(self.flags(net, num_steps)), problems, self.folder / "unused")
+        problems.stop_if_any()
+        with contextlib.redirect_stdout(io.StringIO()):
+            return experiment.start()
+
+
+class Product:
+    """The product's own training, wired as Experiment.train() does it; evaluation and saving apart. A call of epoch()
+    is an epoch of the experiment's few updates, with what an epoch costs at its start and end.
+
+    more: further observers. target, loss: those of main_gen_teacher.py where not given.
+    """
+
+    def __init__(self, experiment, more=(), target=None, loss=cross_entropy):
+        args, num_classes = experiment.args, experiment.dataset.num_classes
+        table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
+        self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
+        self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
+        bar = ProgressBar(len(experiment.train_loader), args.epochs)
+        self.observers = [TableUpdater(table, args.filt_tau), *more, bar]
+
+    def epoch(self):
+        state = self.state
+        train_epoch(state, self.forward, self.target, self.loss, self.lr, self.observers, stop_if_asked)
+        self.observers[-1].after_epoch(state.epoch, state.model)
+        state.epoch, state.so_far = state.epoch + 1, None
+
+
+class Bare:
+    """The same batches, ready on the device, and nothing but forward, cross-entropy, backward and step."""
+
+    def __init__(self, experiment):
+        state = experiment.new_state()
+        self.model, self.optimizer = state.model, state.optimizer
+        self.forward = experiment.hardware.forward_of(self.model)
+        self.batches = [(x, ny) for x, _, ny, _ in experiment.train_loader]
+
+    def epoch(self):
+        self.model.train()
+        for x, y in self.batches:
+            value = F.cross_entropy(self.forward(x), y)
+            self.optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            self.optimizer.step()
