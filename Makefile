@@ -1,6 +1,7 @@
 # make demo: compare the methods on real handwritten digits with noisy labels (about two minutes after the install)
 # make test: all tests; make lint: ruff. Each makes .venv and installs what is needed first, once.
 # make bench: speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
+# make faults: kills, full disks, flipped bits, malformed input, in numbers that make test has no time for (15 minutes)
 # make notebooks: all four executed with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..." for recorded runs
 
 PYTHON ?= python3
@@ -27,6 +28,10 @@ demo: install
 
 test: install
 	$(RUN) -m pytest
+
+faults: install
+	FAULTS_KILLS=50 FAULTS_FLIPS=1000 FAULTS_FULL_DISKS=30 FAULTS_MALFORMED=200 FAULTS_STARTS=5 FAULTS_SCRIPTS=5 \
+		$(RUN) -m pytest tests/faults -s
 
 lint: install
 	$(RUN) -m ruff check .

@@ -36,6 +36,16 @@ def partial_file(path, mode="wb"):
 
 
 @contextlib.contextmanager
+def naming(path):
+    """Have an OSError of the block name the file, where it names none, as a full disk's does."""
+    try:
+        yield
+    except OSError as problem:
+        problem.filename = problem.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def whole_file(path, mode="wb"):
     """Open a file that appears under its name only when the block ends without an exception."""
     path = Path(path)

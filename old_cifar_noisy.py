@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import errors
-from files import as_json, check_intact, read_json
+from files import as_json, check_intact, naming, read_json
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 from training import comparison
@@ -105,7 +105,8 @@ def train_method(method, experiment, folder):
         result = read_json(check_intact(result_file))
         return result["row"], result["test_acc"]
     target, tau = make_target(method, args, experiment, seed_folder / "OHT")
-    with open(folder / f"{LOG_NAMES.get(method, method)}.txt", "a", encoding="utf-8", buffering=1) as log:
+    log_file = folder / f"{LOG_NAMES.get(method, method)}.txt"
+    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
         print(f"{method}, seed {args.seed}", file=log)
         run, state = experiment.train(
             target,

@@ -90,6 +90,9 @@ def whole(path):
         with open(partial, "rb") as f:
             os.fsync(f.fileno())
         os.replace(partial, path)
+    except OSError as problem:  # a full disk's error names no file
+        problem.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -172,6 +172,8 @@ class PathRecorder:
         fits = shape[:1] + shape[2:] == self.shape[:1] + self.shape[2:] and shape[1] <= self.shape[1]
         if not (fits and fortran and dtype == self.dtype) or sidecar.get("rows") != rows:
             raise ValueError(f"{self.path}: holds another path, of shape {shape} and {dtype}; choose another name")
+        if self._offset + int(np.prod(shape)) * dtype.itemsize != self.path.stat().st_size:
+            raise ValueError(f"{self.path}: its end is missing; take an intact copy")
         if damaged := damaged_steps(self.path):
             raise ValueError(f"{self.path}: step {damaged[0]} is not what was written; take an intact copy")
         self.checksums = {int(step): crc for step, crc in sidecar["complete"].items()}
@@ -239,6 +241,7 @@ class PathRecorder:
                 os.fsync(f.fileno())
             os.replace(partial, target)
         except OSError as problem:
+            partial.unlink(missing_ok=True)
             problem.filename = str(target)
             raise
 

@@ -10,6 +10,7 @@ import torch
 from data.datasets import fingerprint, open_dataset
 from data.images import FolderImages
 from errors import BadInput
+from files import check_intact
 from paths.loose_files import or_grey
 from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar
@@ -30,13 +31,13 @@ def open_run(folder, data_dir=None, with_images=True):
     coarse = next((name for name in PATHS if (folder / f"{name}.npy").is_file()), None)
     if coarse is None:
         raise BadInput(f"{folder}: has no {' or '.join(PATHS)} .npy; record one with main_gen_path.py")
-    y, ny, files = _labels(folder / "labels.npz", settings)
+    y, ny, files = _labels(check_intact(folder / "labels.npz"), settings)
     true_probs = folder / "true_probs.npy"
     try:
         path, fine = open_path(folder / f"{coarse}.npy"), None
         if (folder / f"{PATHS[coarse]}.npy").is_file():
             fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"], len(ny))
-        probs = read_distributions(true_probs).numpy() if true_probs.is_file() else None
+        probs = read_distributions(check_intact(true_probs)).numpy() if true_probs.is_file() else None
     except ValueError as problem:
         raise BadInput(str(problem)) from None
     shape = (len(ny), settings["resolved"]["num_classes"])

@@ -144,6 +144,9 @@ class RunFolder:
             check_resolved(self.path, saved["resolved"], settings["resolved"])
             settings = {**saved, "epochs": args.epochs}
             _remove_leftovers(self.path)
+            if settings == saved:  # nothing to write before the rest is found intact
+                self.files = CheckedFiles(self.path)
+                return
         else:
             _clear(self.path)
         self.files = CheckedFiles(self.path)

@@ -16,7 +16,7 @@ _server.set_forkserver_preload([*SCRIPTS, "sklearn.datasets", "sklearn.model_sel
 
 
 def start(script, flags, folder, before=None):
-    """Start `python SCRIPT.py FLAGS` in a folder; output goes to SCRIPT.out there. before: called in the process first."""
+    """Start `python SCRIPT.py FLAGS` in a folder, output in SCRIPT.out there. before: called in the process first."""
     process = _server.Process(target=_run, args=(script, [str(f) for f in flags], str(folder), before))
     process.start()
     return process

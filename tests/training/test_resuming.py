@@ -113,9 +113,7 @@ def test_other_labels_or_another_teacher_stop_it(place, quick):
     student = quick("--teach_path", "smallcnndigits_cosine_n0.3", "--teach_type", "table")
     student = [f for f in student if f not in ("--train_size", "200")]
     main_distill.main(student)
-    other = main_gen_teacher.main(
-        quick(*TEACHER, "--seed", 5, "--data_seed", 10086, "--run_name", "other")
-    )
+    other = main_gen_teacher.main(quick(*TEACHER, "--seed", 5, "--data_seed", 10086, "--run_name", "other"))
     teacher = place / "results/Gen_teacher/smallcnndigits_cosine_n0.3"
     shutil.rmtree(teacher)
     shutil.move(place / other, teacher)
@@ -195,9 +193,7 @@ def signal_at(monkeypatch, moment):
 
 @pytest.mark.parametrize("moment", ["predict", "evaluate", "train_epoch", "learning_rate"])
 @pytest.mark.parametrize("script", [main_gen_teacher, main_gen_path, cifar10h_gen_path])
-def test_a_signal_at_any_moment_saves_what_then_goes_on(
-    workplace, quick, monkeypatch, script, moment
-):
+def test_a_signal_at_any_moment_saves_what_then_goes_on(workplace, quick, monkeypatch, script, moment):
     flags = ["--epochs", 3, "--eval_train"]
     if script is cifar10h_gen_path:
         from data.datasets import digits
