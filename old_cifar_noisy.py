@@ -97,13 +97,18 @@ def make_target(method, args, experiment, oht_folder):
     return TeacherTable(teacher.read_table(experiment.dataset).values.to(hardware.device)), args.temp
 
 
+def read_result(method, args, folder):
+    """What train_method() returned when the run that is resumed had it done, or None."""
+    file = folder / f"seed_{args.seed}" / method / RESULT
+    if not (args.resume and file.is_file()):
+        return None
+    result = read_json(check_intact(file))
+    return result["row"], result["test_acc"]
+
+
 def train_method(method, experiment, folder):
     """Train one method from the common start; returns its row of results.csv and its test accuracies by epoch."""
     args, seed_folder = experiment.args, folder / f"seed_{experiment.args.seed}"
-    result_file = seed_folder / method / RESULT
-    if args.resume and result_file.is_file():
-        result = read_json(check_intact(result_file))
-        return result["row"], result["test_acc"]
     target, tau = make_target(method, args, experiment, seed_folder / "OHT")
     log_file = folder / f"{LOG_NAMES.get(method, method)}.txt"
     with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
@@ -127,6 +132,11 @@ def train_method(method, experiment, folder):
     return row, accuracies
 
 
+def write_results(run, results):
+    with run.files.together() as open_file, open_file("results.csv", "w") as f:
+        comparison.write_results(f, results)
+
+
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
@@ -142,12 +152,14 @@ def main(argv=None) -> Path | None:
         for seed in range(args.seed, args.seed + args.seeds):
             of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
             for method in args.methods:
-                row, accuracies = train_method(method, of_seed, folder)
+                before = read_result(method, of_seed.args, folder)
+                row, accuracies = before or train_method(method, of_seed, folder)
                 results.append(row)
                 curves[method].append(accuracies)
-                with whole.files.together() as open_file, open_file("results.csv", "w") as f:
-                    comparison.write_results(f, results)
+                if before is None:
+                    write_results(whole, results)
                 print(comparison.progress_line(row), flush=True)
+        write_results(whole, results)
         print(comparison.report(results, args, curves, folder))
     print(folder)
     return folder
