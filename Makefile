@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python
 # OpenMP threads that wait spin for a moment only: nothing lost alone, and much faster beside other programs
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: install demo test lint bench notebooks clean
+.PHONY: install demo test faults lint bench notebooks clean
 
 install: $(VENV)/.installed
 
