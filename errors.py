@@ -7,7 +7,6 @@ what broke while running (exit 1). `Problems` gathers them, so that two mistakes
 import argparse
 import contextlib
 import io
-import math
 import re
 import signal
 import sys
@@ -66,8 +65,9 @@ def one_of(names):
     }
 
 
-positive = value("expected a number above 0", float, lambda v: 0 < v < math.inf)
-not_negative = value("expected a number from 0 on", float, lambda v: 0 <= v < math.inf)
+LARGEST = 3.4e38  # that float32 can hold
+positive = value("expected a number above 0, up to 3.4e38", float, lambda v: 0 < v <= LARGEST)
+not_negative = value("expected a number from 0 to 3.4e38", float, lambda v: 0 <= v <= LARGEST)
 share = value("expected a number from 0 to 1", float, lambda v: 0 <= v <= 1)
 open_share = value("expected a number above 0 and at most 1", float, lambda v: 0 < v <= 1)
 count = value("expected a whole number from 1 on", int, lambda v: v >= 1)
@@ -98,7 +98,7 @@ class CheckedParser(argparse.ArgumentParser):
 
         args.given is the set of the flags that the user gave, by their names in args.
         """
-        problems, absent = Problems(), object()
+        problems, absent = Problems(self), object()
         dests = [action.dest for action in self._actions if action.dest != "help"]
         args, unknown = self._parse_known(argv, dict.fromkeys(dests, absent), problems)
         args.given = {dest for dest in dests if getattr(args, dest) is not absent}
@@ -129,6 +129,19 @@ class CheckedParser(argparse.ArgumentParser):
                 problems.broken |= {name.lstrip("-") for name in names}
                 argv = left
 
+    def expected(self, dest, found):
+        """What a flag's value should have been, where `found`, from a file, cannot have been one; else None."""
+        action = next((action for action in self._actions if action.dest == dest), None)
+        if action is None or found == action.default:
+            return None
+        if action.nargs == 0:
+            return None if isinstance(found, bool) else "expected true or false"
+        values = found if action.nargs and isinstance(found, list) and found else [found]
+        if action.type is None or any(isinstance(v, bool | None) for v in values):
+            return None if all(isinstance(v, str) for v in values) else "expected text"
+        read = [action.type(str(v)) for v in values]
+        return next((v.expected for v in read if isinstance(v, Wrong)), None)
+
     def parse_args(self, args=None, namespace=None):
         """As argparse's, for callers without a run_script around them: mistakes on standard error, exit 2."""
         try:
@@ -147,7 +160,8 @@ class Problems:
     since it would only repeat the same mistake in other words.
     """
 
-    def __init__(self):
+    def __init__(self, parser=None):
+        self.parser = parser
         self.messages = []
         self.broken = set()
 
@@ -163,6 +177,13 @@ class Problems:
             yield
         except BadInput as found:
             self.messages += found.messages
+
+    def fits(self, file, flag, found):
+        """Whether what a file holds for a flag can be a value of it; if not, that is a problem."""
+        expected = self.parser.expected(flag, found)
+        if expected:
+            self.add(f"{file}: {flag} is {found!r:.40}: {expected}; take an intact copy", flag)
+        return not expected
 
     def stop_if_any(self):
         """Raise BadInput with all that was gathered, if anything was."""
@@ -187,7 +208,7 @@ def run_script(main):
     except RunFailure as found:
         code, messages = 1, [str(found)]
     except OSError as found:  # disk and file trouble while running
-        code, messages = 1, [f"{found.filename or 'file access'}: {found.strerror or found}"]
+        code, messages = 1, [f"{found.filename}: {found.strerror}" if found.filename else str(found)]
     except Interrupted as found:
         code, messages = 128 + found.number, [f"interrupted by {found.number.name}; {found.message}"]
     else:

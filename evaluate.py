@@ -120,7 +120,9 @@ def main(argv=None):
         hardware = Hardware.choose(Namespace(device=args.device, amp=args.amp, compile="off"))
     with problems.collect():
         settings = read_args(args.run_dir)
-        model = load_weights(network_of(settings), checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint))
+        model = load_weights(
+            network_of(args.run_dir, settings), checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
+        )
     if (args.images is None) != (args.out is None):
         problems.add("--images FOLDER and --out FILE: each needs the other")
     elif args.out and not Path(args.out).absolute().parent.is_dir():

@@ -30,8 +30,8 @@ def partial_file(path, mode="wb"):
             os.fsync(f.fileno())
     except BaseException as problem:
         partial.unlink(missing_ok=True)
-        if isinstance(problem, OSError):  # a full disk's error names no file, others the temporary one
-            problem.filename = str(path)
+        if isinstance(problem, OSError):
+            name_file(problem, path)
         raise
 
 
@@ -41,8 +41,17 @@ def naming(path):
     try:
         yield
     except OSError as problem:
-        problem.filename = problem.filename or str(path)
+        if problem.filename is None:
+            name_file(problem, path)
         raise
+
+
+def name_file(problem, path):
+    """Have an OSError name this file: a full disk's names none, others a temporary one, numpy's has words only."""
+    if problem.errno is None:
+        problem.args = (f"{path}: {problem}",)
+    else:
+        problem.filename = str(path)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from files import name_file
+
 # Okabe & Ito's palette, which colour-blind readers can tell apart; a method has one colour everywhere.
 METHOD_COLORS = {
     "OHT": "#555555",
@@ -90,8 +92,8 @@ def whole(path):
         with open(partial, "rb") as f:
             os.fsync(f.fileno())
         os.replace(partial, path)
-    except OSError as problem:  # a full disk's error names no file
-        problem.filename = str(path)
+    except OSError as problem:
+        name_file(problem, path)
         raise
     finally:
         partial.unlink(missing_ok=True)

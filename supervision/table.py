@@ -194,8 +194,11 @@ def _whole_file(path):
             f.flush()
             os.fsync(f.fileno())
         os.replace(partial, path)
-    except OSError as problem:  # a full disk's error names no file
-        problem.filename = problem.filename or str(path)
+    except OSError as problem:  # a full disk's error names no file, and numpy's has words only
+        if problem.errno is None:
+            problem.args = (f"{path}: {problem}",)
+        else:
+            problem.filename = str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def test_all_images_of_the_test_split_are_followed_and_trained_on(run):
 
 def test_step_0_is_the_untrained_network_in_eval_mode_on_clean_images(run):
     settings = read_args(run)
-    model = with_weight_seed(1, lambda: network_of(settings)).eval()
+    model = with_weight_seed(1, lambda: network_of(run, settings)).eval()
     pixels = digits(None).test.images.permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(settings["resolved"][name]).view(1, 1, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():

@@ -81,12 +81,12 @@ def clean_predictions(folder, model):
 
 def test_step_0_of_the_fine_path_is_the_untrained_network(runs):
     fine, rows = path(runs["train"], "PATH_BATCH_FINE"), sidecar(runs["train"], "PATH_BATCH_FINE")["rows"]
-    untrained = with_weight_seed(1, lambda: network_of(read_args(runs["train"])))
+    untrained = with_weight_seed(1, lambda: network_of(runs["train"]))
     np.testing.assert_allclose(fine[:, 0], clean_predictions(runs["train"], untrained)[rows], atol=1e-5)
 
 
 def test_the_last_coarse_step_is_the_trained_network_in_eval_mode(runs):
-    model = network_of(read_args(runs["eval"]))
+    model = network_of(runs["eval"])
     model.load_state_dict(torch.load(runs["eval"] / "epoch_2.pt", weights_only=True))
     predictions = clean_predictions(runs["eval"], model)
     rows = sidecar(runs["eval"], "PATH_BATCH_COARSE")["rows"]

@@ -12,6 +12,16 @@ import torch
 
 from errors import BadInput
 
+PRECISIONS = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --amp and what it is called in files
+# describe() in an environment.json: the values that decide what is computed, and what is only compared
+DECIDING = {
+    "device": ("cuda", "mps", "cpu"),
+    "precision": tuple(PRECISIONS.values()),
+    "channels_last": (True, False),
+    "compiled": (True, False),
+}
+TOLD = ("hardware", "threads", "torch")
+
 
 def pick_device(name):
     """--device as a torch.device. `auto`: CUDA, else Apple's MPS, else the CPU. BadInput if it is not there."""
@@ -75,8 +85,7 @@ class Hardware:
 
     @classmethod
     def _as_before(cls, args, before):
-        names = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}
-        asked = {"device": args.device, "precision": names.get(args.amp, "auto")}
+        asked = {"device": args.device, "precision": PRECISIONS.get(args.amp, "auto")}
         asked["compiled"] = {"on": True, "off": False}.get(args.compile, "auto")
         for name, flag in (("device", "device"), ("precision", "amp"), ("compiled", "compile")):
             if flag in args.given and asked[name] not in ("auto", before[name]):
@@ -94,7 +103,7 @@ class Hardware:
     def differences(self, before):
         """In words, what may change the last bits beside the choices themselves: "" where it is all the same."""
         now = {**self.describe(), "torch": torch.__version__}
-        differ = [name for name in ("hardware", "threads", "torch") if before[name] != now[name]]
+        differ = [name for name in TOLD if before[name] != now[name]]
         return ", ".join(f"{name} {before[name]} (now {now[name]})" for name in differ)
 
     def place(self, model):
@@ -140,6 +149,18 @@ class Hardware:
             f"{d['device']} ({d['hardware']}), {d['precision']}, {layout}, "
             f"{'compiled' if d['compiled'] else 'not compiled'}, {d['threads']} threads"
         )
+
+
+def check_description(found, file):
+    """BadInput when an environment.json lacks something of Hardware.describe(), or has it as nothing that can be."""
+    wrong = [
+        name
+        for name in (*DECIDING, *TOLD)
+        if name not in found or found[name] not in DECIDING.get(name, found.values())
+    ]
+    if wrong:
+        told = ", ".join(f"{name} {found.get(name)!r:.40}" for name in wrong)
+        raise BadInput(f"{file}: {told} cannot have been written by a run; take an intact copy")
 
 
 def hardware_name(device):

@@ -68,6 +68,8 @@ def _labels(file, settings):
         fits = labels is not None and labels.shape == (resolved["num_samples"],) and labels.dtype.kind in "iu"
         if not fits or labels.min() < 0 or labels.max() >= resolved["num_classes"]:
             raise BadInput(f"{file}: has not the labels that args.json speaks of; take an intact copy of the run")
+    if any(resolved[key] != fingerprint(labels) for key, labels in (("y_sha256", y), ("ny_sha256", ny))):
+        raise BadInput(f"{file}: holds the labels of another run than args.json; take an intact copy of the run")
     if files is not None and (files.shape != y.shape or files.dtype.kind != "U"):
         raise BadInput(f"{file}: paths are {files.shape} of {files.dtype}; take an intact copy of the run")
     return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()]

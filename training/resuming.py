@@ -5,6 +5,7 @@ from pathlib import Path
 
 from errors import BadInput
 from files import check_intact, read_json
+from training.device import check_description
 from training.lock import check_unlocked
 from untrusted import load_pt
 
@@ -18,8 +19,22 @@ MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
 
 
 def has_progress(folder):
-    """Whether a run's folder, or one of the runs in a comparison's, holds something to go on with."""
-    return any(True for pattern in ("last.pt", "seed_*/*/last.pt") for _ in Path(folder).glob(pattern))
+    """Whether a run's folder, or one of the runs in a comparison's, holds something to go on with.
+
+    BadInput when it did and the file is lost: to start anew would replace what is left of that run.
+    """
+    folder = Path(folder)
+    for metrics in _of_each_run(folder, "metrics.csv"):  # is written after the first last.pt
+        if not metrics.with_name("last.pt").is_file():
+            raise BadInput(
+                f"{metrics.with_name('last.pt')}: is lost, though the run had saved it; take it from a copy, or give "
+                "--overwrite to start anew"
+            )
+    return bool(_of_each_run(folder, "last.pt"))
+
+
+def _of_each_run(folder, name):
+    return [*folder.glob(name), *folder.glob(f"seed_*/*/{name}")]
 
 
 def take_over(args, folder, problems):
@@ -29,16 +44,21 @@ def take_over(args, folder, problems):
     """
     if args.overwrite and args.resume:
         problems.add("--resume and --overwrite: one goes on with the run, the other replaces it; give one of them")
-    if not args.resume or not has_progress(folder):
+    if not args.resume:
         return None
     with problems.collect():
+        if not has_progress(folder):
+            return None
         check_unlocked(folder)
         saved = read_json(check_intact(folder / "args.json"))
         environment = read_json(check_intact(folder / "environment.json"))
+        check_description(environment, folder / "environment.json")
         for name, ours in list(vars(args).items()):
             if name not in saved or name in ("given", "resume", "overwrite", "check"):
                 continue
             theirs = saved[name]
+            if not problems.fits(folder / "args.json", name, theirs):
+                continue
             if name not in args.given or name in problems.broken:
                 setattr(args, name, theirs)
                 problems.broken.discard(name)
@@ -51,6 +71,8 @@ def take_over(args, folder, problems):
 
 def _check_epochs(args, folder, saved, problems):
     before = saved["epochs"]
+    if "epochs" in problems.broken:
+        return
     grows = args.epochs > before and saved["scheduler"] == "multi" and "seeds" not in saved
     if args.epochs != before and not grows:
         why = "; --scheduler multi alone can go on for longer, and no comparison" if args.epochs > before else ""

@@ -22,6 +22,7 @@ from data.noise import split_file_and_key
 from errors import BadInput, RunFailure
 from files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
 from models import build_model
+from training.device import DECIDING
 from training.figures import plot_curves
 from training.lock import FolderLock, check_unlocked
 from training.resuming import check_resolved, has_progress, read_last
@@ -40,8 +41,6 @@ COLUMNS = [
     "seconds",
 ]
 
-DECIDING = ("device", "precision", "channels_last", "compiled")  # of the hardware: they change what is computed
-
 # What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.
 INHERITED = (
     "dataset",
@@ -57,7 +56,10 @@ INHERITED = (
     "skip_bad",
 )
 NEEDED = (*INHERITED, "data_dir", "net", "width", "norm", "pretrained", "num_work")
-RESOLVED = ("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std", "y_sha256")
+RESOLVED = (
+    *("num_samples", "num_classes", "class_names", "channels", "image_size", "mean", "std"),
+    *("y_sha256", "ny_sha256"),
+)
 
 
 def check_free(path, args):
@@ -295,19 +297,17 @@ def check_sizes(name, resolved, dataset):
         )
 
 
-def network_of(settings):
-    """The network that a run's args.json describes, on the CPU, ready for load_weights."""
-    resolved = settings["resolved"]
-    return build_model(
-        settings["net"],
-        resolved["num_classes"],
-        resolved["image_size"],
-        resolved["channels"],
-        width=settings["width"],
-        norm=settings["norm"],
-        pretrained=settings["pretrained"],
-        fetch=False,
-    )
+def network_of(folder, settings=None):
+    """The network that a run's args.json (read_args()) describes, on the CPU, ready for load_weights."""
+    settings = settings or read_args(folder)
+    sizes = [settings["resolved"][name] for name in ("num_classes", "image_size", "channels")]
+    options = {name: settings[name] for name in ("width", "norm", "pretrained")}
+    try:
+        return build_model(settings["net"], *sizes, fetch=False, **options)
+    except Exception as problem:  # of as many kinds as there are odd values
+        raise BadInput(
+            f"{folder}/args.json: describes no network ({reason(problem)}); take an intact copy, or make the run anew"
+        ) from None
 
 
 def checkpoint_path(folder, flag, name, ending=".pt"):

@@ -37,6 +37,8 @@ class Teacher:
             return
         for name in INHERITED:
             theirs, ours = self.args[name], getattr(args, name)
+            if not problems.fits(self.path / "args.json", name, theirs):
+                continue
             if name in args.given and name not in problems.broken and theirs != ours:
                 # a label file may lie elsewhere now: what it holds is compared later
                 if not (name == "ny_file" and theirs and ours):
@@ -48,7 +50,7 @@ class Teacher:
             else:
                 setattr(args, name, theirs)
                 problems.broken.discard(name)
-        if "data_dir" not in args.given:
+        if "data_dir" not in args.given and problems.fits(self.path / "args.json", "data_dir", self.args["data_dir"]):
             args.data_dir = self.args["data_dir"]
 
     def check_data(self, data):
@@ -80,7 +82,7 @@ class Teacher:
                 raise BadInput(
                     f"--teach_net {teach_net}: the teacher in {self.path} is a {self.args['net']}; leave the flag out"
                 )
-            model = network_of(self.args)
+            model = network_of(self.path, self.args)
         return load_weights(model, path)
 
     def read_table(self, dataset):

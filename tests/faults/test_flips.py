@@ -19,9 +19,6 @@ from tests.faults.calls import Copy, call
 from tests.faults.runs import COMPARISON, HUMAN, KEPT, PATHS, READ, STUDENT, TEACHER, resume
 
 FLIPS = int(os.environ.get("FAULTS_FLIPS", 92))  # once for each file and reader; make faults asks for more
-pytestmark = pytest.mark.skipif(
-    "FAULTS_FLIPS" not in os.environ, reason="finds faults that are not mended yet: make faults"
-)
 TRIALS = {"bit flips": FLIPS, "cut files": FLIPS // 2}
 
 OHT, ESKD = (COMPARISON / "seed_10086" / method for method in ("OHT", "ESKD"))

@@ -27,9 +27,6 @@ from tests.faults.calls import Copy, call
 from tests.faults.chain import CHAIN
 
 MALFORMED = int(os.environ.get("FAULTS_MALFORMED", 60))
-pytestmark = pytest.mark.skipif(
-    "FAULTS_MALFORMED" not in os.environ, reason="finds faults that are not mended yet: make faults"
-)
 QUICK = "--batch_size 50 --run_name new --net smallcnn --lr 0.05 --epochs 1 --device cpu --amp off".split()
 DIGITS = [*"--dataset digits --train_size 200".split(), *QUICK]
 HUMAN = [*"--dataset digits".split(), *QUICK]

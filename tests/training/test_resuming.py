@@ -75,9 +75,39 @@ def test_resume_and_overwrite_together_are_a_mistake(place, quick):
 def test_where_nothing_is_saved_a_run_starts_at_zero(workplace, quick, capsys):
     run = main_gen_teacher.main(quick("--epochs", 1, "--resume"))  # no folder at all
     assert (run / "epoch_0.pt").exists()
-    (run / "last.pt").unlink()  # killed before anything was saved, with other flags
+    for name in ("last.pt", "metrics.csv"):  # killed before anything was saved, with other flags
+        (run / name).unlink()
     main_gen_teacher.main(quick("--epochs", 1, "--lr", 0.01, "--resume"))
     assert read_args(run)["lr"] == 0.01 and "goes on" not in capsys.readouterr().out
+
+
+def test_a_run_that_lost_its_last_pt_is_not_replaced(workplace, quick):
+    run = main_gen_teacher.main(quick("--epochs", 1))
+    (run / "last.pt").unlink()
+    with pytest.raises(BadInput, match=r"last\.pt: is lost"):
+        main_gen_teacher.main(quick("--epochs", 1, "--resume"))
+    assert (run / "epoch_0.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "name, key, odd",
+    [
+        ("args.json", "lr", "fast"),
+        ("args.json", "save_epochs", [1, "x"]),
+        ("args.json", "pretrained", 1),
+        ("environment.json", "compiled", "maybe"),
+        ("environment.json", "threads", None),
+    ],
+)
+def test_an_odd_value_in_the_files_of_the_run_is_named(workplace, quick, name, key, odd):
+    run = main_gen_teacher.main(quick("--epochs", 1))
+    content = {**read_json(run / name), key: odd}
+    if odd is None:
+        del content[key]
+    write_json(run / name, content)
+    (run / "checksums.json").unlink()
+    with pytest.raises(BadInput, match=rf"{name}: {key} "):
+        main_gen_teacher.main(quick("--epochs", 1, "--resume"))
 
 
 def test_a_folder_left_by_a_start_that_was_killed_early_is_free(workplace, quick):

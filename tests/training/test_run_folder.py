@@ -165,7 +165,7 @@ def test_a_checkpoint_gives_the_accuracy_that_metrics_csv_says(run, quick):
     rows = read_metrics(run)
     chosen = max(range(3), key=lambda epoch: float(rows[epoch]["valid_acc"]))  # the first on ties
     for name, epoch in (("epoch_1", 1), ("epoch_2", 2), ("best_acc", chosen)):
-        model = load_weights(network_of(read_args(run)), run / f"{name}.pt")
+        model = load_weights(network_of(run), run / f"{name}.pt")
         assert evaluate(model, model, test)["acc"] == pytest.approx(float(rows[epoch]["test_acc"]), abs=1e-6)
 
 
