@@ -14,7 +14,6 @@ import torch
 import errors
 from data import augment, noise
 from data.datasets import DATASETS, Dataset, Split, fingerprint, open_dataset
-from data.images import FolderImages
 from data.loader import IndexedLoader
 from errors import BadInput, CheckedParser, one_of
 from models import NETS
@@ -313,12 +312,8 @@ def _whole_split(args, dataset, split):
 
 
 def _loader(args, dataset, split, rows, ny, batch_size=EVAL_BATCH, **settings):
-    images = split.images
-    if isinstance(images, FolderImages):
-        images = images.into_memory(rows) if images.fits_in_memory(rows) else images
-    elif len(rows) < len(images):
-        images = images[torch.from_numpy(rows)]
     device = pick_device(args.device)
+    images, places = split.place(rows, device)
     return IndexedLoader(
         images,
         split.labels[rows],
@@ -328,6 +323,7 @@ def _loader(args, dataset, split, rows, ny, batch_size=EVAL_BATCH, **settings):
         dataset.mean,
         dataset.std,
         device,
+        rows=places,
         num_workers=args.num_work,
         **settings,
     )

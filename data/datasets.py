@@ -42,6 +42,23 @@ class Split:
         """(n,) the rows in use: all, but for images that cannot be read where --skip_bad leaves them out."""
         return self.images.usable if isinstance(self.images, FolderImages) else np.arange(len(self.labels))
 
+    def place(self, rows, device):
+        """(images, places): where some rows are to be read on a device, whoever else reads them.
+
+        images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
+        sets that are no folder, all who ask share one copy.
+        """
+        images, is_folder = self.images, isinstance(self.images, FolderImages)
+        if is_folder:
+            if not images.fits_in_memory(rows):
+                return images, rows
+            images = images.into_memory(rows)
+        if is_folder and device.type != "cpu":  # of which more rows may be decoded later
+            return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
+        if not is_folder:
+            images = self.images = images.to(device)
+        return images, rows
+
 
 @dataclass
 class Dataset:

@@ -106,10 +106,13 @@ class FolderImages:
         return np.setdiff1d(rows, list(bad))
 
     def into_memory(self, rows):
-        """Decoded rows as a uint8 tensor (len(rows), S, S, C), kept, so that each file is decoded once."""
+        """A uint8 tensor (N, S, S, C) in which these rows are decoded, each file once: all calls return the same one.
+
+        Rows that nobody asked for hold anything, and take no memory.
+        """
         missing = np.asarray(rows) if self._decoded is None else np.asarray(rows)[~self._decoded[rows]]
         self._keep(missing, self.decode_rows(missing))
-        return torch.from_numpy(self._pixels[rows])
+        return torch.from_numpy(self._pixels)
 
     def decode_rows(self, rows):
         """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
@@ -157,7 +160,8 @@ def mean_and_std(images):
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.fits_in_memory(rows):
-            chunks = images.into_memory(rows).split(at_once)
+            pixels = images.into_memory(rows)
+            chunks = (pixels[some] for some in torch.from_numpy(rows).split(at_once))
         else:
             chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
     else:

@@ -21,8 +21,9 @@ def num_batches(num_samples, batch_size, training=True):
 class IndexedLoader:
     """Iterating yields (x, y, ny, idx): x float32 (B, C, H, W) normalised, the rest int64 (B,), on `device`.
 
-    images: uint8 tensor (n, H, W, C), or FolderImages too large for memory, whose rows are `idx`.
-    y, ny, idx: (n,) clean label, possibly noisy label, row in the data set's own split.
+    images: uint8 tensor (N, H, W, C), or FolderImages too large for memory. y, ny, idx: (n,) clean label, possibly
+    noisy label, row in the data set's own split. rows: (n,) where in `images` the samples are, so that several loaders
+    share one tensor; by default `idx` in FolderImages, else all in order.
     order, augmentation: generators; None for a loader that always serves all rows in the given order, as is.
     Every iteration is an epoch: it draws an order and the augmentation of all samples from its generators,
     whose states are the loader's state_dict(). A short last batch is yielded; in training a last batch of
@@ -41,6 +42,7 @@ class IndexedLoader:
         std,
         device,
         *,
+        rows=None,
         order=None,
         augmentation=None,
         augment_kind="none",
@@ -51,7 +53,10 @@ class IndexedLoader:
         self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
         self.streamed = isinstance(images, FolderImages)
         self.images = images if self.streamed else images.to(self.device)
-        self.y, self.ny, self.idx = (torch.as_tensor(v, dtype=torch.int64, device=self.device) for v in (y, ny, idx))
+        rows = rows if rows is not None else idx if self.streamed else torch.arange(len(idx))
+        self.y, self.ny, self.idx, self.rows = (
+            torch.as_tensor(v, dtype=torch.int64, device=self.device) for v in (y, ny, idx, rows)
+        )
         self.order, self.augmentation, self.augment_kind = order, augmentation, augment_kind
         self.rank, self.world_size = rank, world_size
         std = torch.tensor(std, device=self.device)
@@ -83,7 +88,7 @@ class IndexedLoader:
                 if self.world_size == 1
                 else [b.to(self.device) for b in batches]
             )
-            pixels = (self.images.index_select(0, batch) for batch in batches)  # faster than indexing
+            pixels = (self.images.index_select(0, self.rows[batch]) for batch in batches)  # faster than indexing
         else:
             pixels = self._stream(batches)
         for batch, images in zip(batches, pixels, strict=True):
@@ -96,7 +101,7 @@ class IndexedLoader:
         return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
 
     def _stream(self, batches):
-        rows = [self.idx.cpu()[batch].tolist() for batch in batches]
+        rows = [self.rows.cpu()[batch].tolist() for batch in batches]
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         reader = DataLoader(
             _DecodedRows(self.images),
@@ -124,12 +129,12 @@ class IndexedLoader:
         place = {int(row): position for position, row in enumerate(self.idx.tolist())}
         positions = torch.tensor([place[int(row)] for row in idx], device=self.device)
         loader = self.clean()
-        loader.y, loader.ny, loader.idx = self.y[positions], self.ny[positions], self.idx[positions]
-        if not self.streamed:
-            loader.images = self.images[positions]
-        elif self.images.fits_in_memory(loader.idx.cpu().numpy()):  # decoded once, for these few are asked for often
-            loader.images = torch.from_numpy(self.images.decode_rows(loader.idx.cpu().numpy())).to(self.device)
-            loader.streamed = False
+        for name in ("y", "ny", "idx", "rows"):
+            setattr(loader, name, getattr(self, name)[positions])
+        rows = loader.rows.cpu().numpy()
+        if self.streamed and self.images.fits_in_memory(rows):  # decoded once, for these few are asked for often
+            loader.images, loader.streamed = torch.from_numpy(self.images.decode_rows(rows)).to(self.device), False
+            loader.rows = torch.arange(len(rows), device=self.device)
         return loader
 
     def state_dict(self):

@@ -270,3 +270,12 @@ def test_idx_is_the_row_in_the_training_split_whatever_the_subset_split_and_orde
     x, y, ny, idx = [torch.cat(parts) for parts in zip(*test, strict=True)]
     assert torch.equal(y, ny) and np.array_equal(y, dataset.test.labels) and idx.tolist() == list(range(360))
     assert torch.allclose(x, normalised(dataset.test, idx), atol=1e-5)
+
+
+def test_loaders_of_all_seeds_read_one_copy_of_the_images():
+    args = experiment_parser("test").parse_args(["--dataset", "digits", "--seed", "1"])
+    first = load_data(args)
+    other = experiment_parser("test").parse_args(["--dataset", "digits", "--seed", "2", "--train_size", "500"])
+    loaders = [*get_loaders(args, first)[:2], *get_loaders(other, load_data(other, first.dataset))[:2]]
+    assert {loader.images.data_ptr() for loader in loaders} == {first.dataset.train.images.data_ptr()}
+    assert len({tuple(loader.idx.tolist()) for loader in loaders}) == 4
