@@ -118,6 +118,7 @@ def main(argv=None):
     hardware = settings = model = dataset = files = None
     with problems.collect():
         hardware = Hardware.choose(Namespace(device=args.device, amp=args.amp, compile="off"))
+        hardware.apply()
     with problems.collect():
         settings = read_args(args.run_dir)
         model = load_weights(

@@ -101,7 +101,9 @@ def experiment_parser(description, **defaults):
         help="mixed precision; auto: bfloat16 where the hardware has it",
         **one_of(["auto", "off", "bf16", "fp16"]),
     )
-    flag("--compile", default="auto", help="torch.compile; auto: off for now", **one_of(["auto", "on", "off"]))
+    flag(
+        "--compile", default="auto", help="torch.compile; auto: for long runs on CUDA", **one_of(["auto", "on", "off"])
+    )
     flag("--deterministic", action="store_true", help="the same seed gives the same run on a GPU, too; slower there")
 
     flag = parser.add_argument_group("the run").add_argument

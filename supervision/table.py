@@ -197,7 +197,7 @@ def _whole_file(path):
     except OSError as problem:  # a full disk's error names no file, and numpy's has words only
         if problem.errno is None:
             problem.args = (f"{path}: {problem}",)
-        else:
+        elif problem.filename is None:
             problem.filename = str(path)
         raise
     finally:

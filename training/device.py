@@ -1,12 +1,15 @@
-"""Device, precision and memory layout: chosen by facts about hardware and model, never by a timing.
+"""Device, precision, memory layout, threads: chosen by facts about hardware and model, never by a timing.
 
-A timing would make two equal runs differ. What was chosen is printed, and kept in environment.json.
+A timing would make two equal runs differ; --compile auto alone looks at one, on a GPU. What was chosen is printed, and
+kept in environment.json.
 """
 
 import contextlib
+import math
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -18,9 +21,15 @@ DECIDING = {
     "device": ("cuda", "mps", "cpu"),
     "precision": tuple(PRECISIONS.values()),
     "channels_last": (True, False),
+    "tf32": (True, False),
+    "cudnn_benchmark": (True, False),
     "compiled": (True, False),
 }
 TOLD = ("hardware", "threads", "torch")
+SMALL = 2_000_000  # weights; below, a GPU waits for the launches of its kernels, which CUDA graphs save
+# --compile auto: seconds of training from which it is on. An estimate: compiling takes about a minute, and must save a
+# tenth of each step to pay in ten.
+COMPILED_FROM = 600
 
 
 def pick_device(name):
@@ -48,31 +57,43 @@ def native_bfloat16(device):
     return False
 
 
-def make_deterministic():
-    """Let two equal runs on a GPU be equal bit for bit. Where an operation has no such way, torch warns by name."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+def usable_cpus():
+    """Processors this process may keep busy: of the machine's, those its affinity mask and its control group allow.
+
+    torch counts the machine's alone, and in a container with a share of a large one starts far too many threads.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        pass
+    return max(count, 1)
 
 
 @dataclass
 class Hardware:
-    """How a network is run: device, autocast dtype (None: float32), memory format, compiled or not."""
+    """How a network is run: device, autocast dtype (None: float32), memory format, TF32 in what stays float32,
+    cudnn's choice of the fastest algorithm, compiled or not (None: to be decided by decide_compile())."""
 
     device: torch.device
     dtype: torch.dtype | None
     channels_last: bool
-    compiled: bool
+    compiled: bool | None
+    tf32: bool = False
+    cudnn_benchmark: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
+    deterministic: bool = False
 
     @classmethod
     def choose(cls, args, before=None):
-        """From --device, --amp, --compile. Raises BadInput for a combination that the device cannot do.
+        """From --device, --amp, --compile, --deterministic. Raises BadInput for what the device cannot do.
 
         before: describe() of a run that is gone on with: its choice is kept, or a BadInput names what is not possible.
         """
         if before is not None:
             return cls._as_before(args, before)
-        device = pick_device(args.device)
+        device, deterministic = pick_device(args.device), getattr(args, "deterministic", False)
         if args.amp == "fp16" and device.type == "cpu":
             raise BadInput("--amp fp16: needs a GPU; use --amp bf16 or --amp auto on a CPU")
         dtype = {
@@ -81,7 +102,19 @@ class Hardware:
             "fp16": torch.float16,
             "auto": torch.bfloat16 if native_bfloat16(device) else None,
         }[args.amp]
-        return cls(device, dtype, channels_last=device.type != "mps", compiled=args.compile == "on")
+        on_cuda = device.type == "cuda"
+        undecided = on_cuda and args.compile == "auto" and not deterministic
+        return cls(
+            device,
+            dtype,
+            channels_last=device.type != "mps",
+            compiled=None if undecided else args.compile == "on",
+            # --amp off means float32 as it is written
+            tf32=on_cuda and args.amp != "off" and torch.cuda.get_device_capability(device) >= (8, 0),
+            cudnn_benchmark=on_cuda and not deterministic,
+            threads=_threads(),
+            deterministic=deterministic,
+        )
 
     @classmethod
     def _as_before(cls, args, before):
@@ -98,7 +131,25 @@ class Hardware:
             raise BadInput(f"--resume: the run so far was on {before['device']}, which this machine has not") from None
         args.device = device.type
         dtype = None if before["precision"] == "float32" else getattr(torch, before["precision"])
-        return cls(device, dtype, before["channels_last"], before["compiled"])
+        kept = {name: before[name] for name in ("channels_last", "compiled", "tf32", "cudnn_benchmark")}
+        threads = _threads(before["threads"])
+        return cls(device, dtype, **kept, threads=threads, deterministic=getattr(args, "deterministic", False))
+
+    def apply(self):
+        """Make it so for this process."""
+        torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = self.cudnn_benchmark
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        if self.deterministic:
+            # Where an operation has no way that is equal bit for bit, torch warns by name.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def decide_compile(self, seconds_per_step, num_steps):
+        """--compile auto, where it is open: True for a run long enough to make up for compiling."""
+        if self.compiled is None:
+            self.compiled = seconds_per_step() * num_steps >= COMPILED_FROM
 
     def differences(self, before):
         """In words, what may change the last bits beside the choices themselves: "" where it is all the same."""
@@ -107,19 +158,28 @@ class Hardware:
         return ", ".join(f"{name} {before[name]} (now {now[name]})" for name in differ)
 
     def place(self, model):
-        """The model on the device, in the chosen layout; call the result of forward_of() to run it."""
-        return model.to(self.device, memory_format=torch.channels_last if self.channels_last else torch.preserve_format)
+        """The model on the device, in the chosen layout, compiled where that was chosen; forward_of() runs it.
+
+        It is compiled in place, once: its state dict keeps its keys, and whoever calls it gets the compiled one.
+        """
+        model.to(self.device, memory_format=torch.channels_last if self.channels_last else torch.preserve_format)
+        if self.compiled:
+            model.compile(mode="reduce-overhead" if self.uses_graphs(model) else None)
+        return model
+
+    def uses_graphs(self, model):
+        """Whether a compiled model runs as CUDA graphs."""
+        num_weights = sum(p.numel() for p in model.parameters())
+        return bool(self.compiled) and self.device.type == "cuda" and num_weights < SMALL
 
     def forward_of(self, model):
-        """x (B, C, H, W) -> float32 logits (B, K), run in the chosen precision.
-
-        The model itself stays as it is, so that its state dict has the same keys, compiled or not.
-        """
-        call = torch.compile(model) if self.compiled else model
+        """x (B, C, H, W) -> float32 logits (B, K), run in the chosen precision."""
+        graphs = self.uses_graphs(model)
 
         def forward(x):
             with self.autocast():
-                return call(x).float()
+                logits = model(x).float()
+            return logits.clone() if graphs else logits  # the next replay of a graph writes over what it gave
 
         return forward
 
@@ -138,17 +198,31 @@ class Hardware:
             "hardware": hardware_name(self.device),
             "precision": str(self.dtype or torch.float32).removeprefix("torch."),
             "channels_last": self.channels_last,
+            "tf32": self.tf32,
+            "cudnn_benchmark": self.cudnn_benchmark,
             "compiled": self.compiled,
-            "threads": torch.get_num_threads(),
+            "threads": self.threads,
         }
 
     def __str__(self):
         d = self.describe()
         layout = "channels_last" if d["channels_last"] else "NCHW"
-        return (
-            f"{d['device']} ({d['hardware']}), {d['precision']}, {layout}, "
-            f"{'compiled' if d['compiled'] else 'not compiled'}, {d['threads']} threads"
+        compiled = {None: "compiled if that pays", True: "compiled", False: "not compiled"}[self.compiled]
+        more = [name for name, on in (("TF32", self.tf32), ("cudnn.benchmark", self.cudnn_benchmark)) if on]
+        more += ["deterministic"] if self.deterministic else []
+        return ", ".join(
+            [f"{d['device']} ({d['hardware']})", d["precision"], *more, layout, compiled, f"{d['threads']} threads"]
         )
+
+
+def _threads(wanted=None):
+    """Threads of a CPU's operations: as wanted or as torch would have it, but none without a processor of its own.
+
+    OMP_NUM_THREADS, torch's own way to say it, has the last word.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    return min(wanted or torch.get_num_threads(), usable_cpus())
 
 
 def check_description(found, file):

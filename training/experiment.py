@@ -5,9 +5,11 @@ Everything is checked before anything is written or downloaded; then `start()` m
 
 import copy
 import json
+import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from data import augment
 from data.datasets import open_dataset
@@ -16,7 +18,7 @@ from errors import Problems
 from models import build_model, check_net
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
-from training.device import Hardware, make_deterministic
+from training.device import Hardware
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from training.resuming import take_over
@@ -97,8 +99,7 @@ class Experiment:
 
     def start(self):
         """Load the data (downloading what is absent), say what it is, make the loaders."""
-        if self.args.deterministic:
-            make_deterministic()
+        self.hardware.apply()
         if self.data is None:
             self.data = load_data(self.args, self.dataset)
             if self._also_check:
@@ -109,6 +110,7 @@ class Experiment:
         print(self._summary())
         if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
+        self.hardware.decide_compile(self._seconds_per_step, self.args.epochs * len(self.train_loader))
         print(f"running on {self.hardware}")
         if self.before and (differ := self.hardware.differences(self.before)):
             print(f"the run so far had {differ}: it goes on, but not bit for bit as it would have")
@@ -196,6 +198,21 @@ class Experiment:
         torch.manual_seed(role_seed(args.seed, "dropout"))
         self.hardware.place(model)
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
+
+    def _seconds_per_step(self, num_steps=10):
+        """Of a network that is thrown away, after as many to warm up; draws from no generator of the run."""
+        model = self.hardware.place(with_weight_seed(self.args.seed, self._build_model))
+        optimizer, forward = make_optimizer(model, self.args), self.hardware.forward_of(model)
+        x, _, ny, _ = next(iter(self.train_loader.clean()))
+        for step in range(2 * num_steps):
+            if step == num_steps:
+                torch.cuda.synchronize()
+                started = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(forward(x), ny).backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - started) / num_steps
 
     def _build_model(self):
         args, dataset = self.args, self.dataset

@@ -1,5 +1,6 @@
 """Device, precision and layout follow from facts about hardware and flags."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -76,8 +77,69 @@ def test_float16_on_a_cpu_is_bad_input():
 
 
 @pytest.mark.parametrize("flag, compiled", [("auto", False), ("off", False), ("on", True)])
-def test_compiling_is_off_unless_asked_for(flag, compiled):
-    assert choose(compile=flag).compiled is compiled
+def test_on_a_cpu_compiling_is_off_unless_asked_for(flag, compiled):
+    hardware = choose(compile=flag)
+    hardware.decide_compile(lambda: pytest.fail("nothing is measured here"), 10)
+    assert hardware.compiled is compiled
+
+
+def on_cuda(monkeypatch, capability=(8, 0), **flags):
+    """What would be chosen on a GPU that is not here."""
+    with_devices(monkeypatch, "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    return Hardware.choose(SimpleNamespace(**{"device": "auto", "amp": "auto", "compile": "auto", **flags}))
+
+
+def test_on_a_gpu_only_a_long_run_is_compiled(monkeypatch):
+    for steps, compiled in ((1000, False), (100_000, True)):
+        hardware = on_cuda(monkeypatch)
+        assert hardware.compiled is None
+        hardware.decide_compile(lambda: 0.01, steps)
+        assert hardware.compiled is compiled
+
+
+@pytest.mark.parametrize(
+    "flags, capability, dtype, tf32, benchmark",
+    [
+        ({}, (8, 0), torch.bfloat16, True, True),
+        ({}, (7, 5), None, False, True),
+        ({"amp": "off"}, (9, 0), None, False, True),
+        ({"amp": "fp16"}, (8, 6), torch.float16, True, True),
+        ({"deterministic": True}, (8, 0), torch.bfloat16, True, False),
+    ],
+)
+def test_a_gpus_arithmetic_follows_from_what_it_can(monkeypatch, flags, capability, dtype, tf32, benchmark):
+    hardware = on_cuda(monkeypatch, capability, **flags)
+    assert (hardware.dtype, hardware.tf32, hardware.cudnn_benchmark) == (dtype, tf32, benchmark)
+    assert hardware.compiled is (False if flags.get("deterministic") else None)  # equal runs: nothing is timed
+
+
+def test_small_networks_alone_run_as_cuda_graphs():
+    hardware = Hardware(torch.device("cuda"), None, channels_last=True, compiled=True)
+    small, large = nn.Linear(10, 10), nn.Linear(2000, 2000)
+    assert hardware.uses_graphs(small) and not hardware.uses_graphs(large)
+    assert not choose(compile="on").uses_graphs(small)
+
+
+def test_a_compiled_network_gives_the_same_and_is_saved_the_same():
+    plain, hardware, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), choose(compile="on"), torch.randn(5, 4)
+    compiled = hardware.place(copy.deepcopy(plain))
+    torch.testing.assert_close(hardware.forward_of(compiled)(x), plain(x))
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "limit, cpus", [("150000 100000", 2), ("max 100000", 8), ("1000 100000", 1), ("3200000 100000", 8)]
+)
+def test_threads_are_no_more_than_the_container_may_use(monkeypatch, tmp_path, limit, cpus):
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(device_module, "Path", lambda name: tmp_path / "cpu.max")
+    monkeypatch.setattr(device_module.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert device_module.usable_cpus() == cpus == choose().threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert choose().threads == 64  # said by hand
 
 
 def test_only_float16_scales_its_loss():
