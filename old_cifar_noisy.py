@@ -7,15 +7,17 @@ OHT is trained first; its network at the end teaches KD, its network at the epoc
 ESKD, its table at the end FilterKD, its table at the chosen epoch ES-FilterKD (the published Filter-KD).
 """
 
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
 
 import errors
 from files import as_json, check_intact, naming, read_json
+from models.stacked import STACKED_NETS
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
-from training import comparison
+from training import comparison, together
 from training.experiment import Experiment
 from training.run_folder import RESULTS
 from training.teacher import Teacher
@@ -54,6 +56,11 @@ def make_parser():
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
     flag(
+        "--vectorize_seeds",
+        action="store_true",
+        help="train a method's seeds at once, as one network of all of theirs: for a small --net on a GPU",
+    )
+    flag(
         "--path",
         type=errors.name,
         default=None,
@@ -70,6 +77,14 @@ def settle(args, problems):
         args.ny_ratio = int(args.noisy_level) / 10
     if args.resume and not (args.path or args.run_name):
         problems.add("--resume: name the run to go on with by --path")
+    if args.vectorize_seeds and args.net not in STACKED_NETS:
+        problems.add(
+            f"--vectorize_seeds: is for small networks, not {args.net}; give --net {STACKED_NETS[0]}, or drop it"
+        )
+    if args.vectorize_seeds and args.amp == "fp16":
+        problems.add(
+            "--vectorize_seeds: cannot scale each seed's loss, which --amp fp16 needs; give --amp bf16 or auto"
+        )
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
@@ -82,19 +97,19 @@ def settle(args, problems):
 
 
 def make_target(method, args, experiment, oht_folder):
-    """The p_tar object of a method, and the temperature of its loss."""
+    """The p_tar object of a method."""
     num_classes, hardware = experiment.dataset.num_classes, experiment.hardware
     if method == "OHT":
-        return OneHot(num_classes), 1.0
+        return OneHot(num_classes)
     if method == "LS":
-        return SmoothedLabel(num_classes, args.ls_eps), 1.0
+        return SmoothedLabel(num_classes, args.ls_eps)
     kind, when = TEACHERS[method]
     teacher = Teacher(oht_folder, kind, "best_acc" if when == "best" else f"epoch_{args.epochs - 1}")
     if kind == "net":
         network = hardware.place(teacher.read_network(args, experiment.dataset))
-        return TeacherNetwork(network, args.temp, hardware.forward_of(network)), args.temp
+        return TeacherNetwork(network, args.temp, hardware.forward_of(network))
     # The table's predictions were made at this temperature already: its rows are used as they are.
-    return TeacherTable(teacher.read_table(experiment.dataset).values.to(hardware.device)), args.temp
+    return TeacherTable(teacher.read_table(experiment.dataset).values.to(hardware.device))
 
 
 def read_result(method, args, folder):
@@ -107,30 +122,61 @@ def read_result(method, args, folder):
     return result["row"], result["test_acc"]
 
 
-def train_method(method, experiment, folder):
-    """Train one method from the common start; returns its row of results.csv and its test accuracies by epoch."""
+@contextlib.contextmanager
+def training(method, experiment, folder, has_bar=True):
+    """The Training of a method with an experiment's seed, written about in the method's log; finished at the end."""
     args, seed_folder = experiment.args, folder / f"seed_{experiment.args.seed}"
-    target, tau = make_target(method, args, experiment, seed_folder / "OHT")
-    log_file = folder / f"{LOG_NAMES.get(method, method)}.txt"
+    target = make_target(method, args, experiment, seed_folder / "OHT")
+    log_file, prefix = folder / f"{LOG_NAMES.get(method, method)}.txt", f"seed {args.seed}  "
     with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
         print(f"{method}, seed {args.seed}", file=log)
-        run, state = experiment.train(
+        with experiment.training(
             target,
-            partial(distillation_loss, tau=tau),
             temperature=args.temp,
             path=seed_folder / method,
-            log=partial(print, file=log),
-            label=f"seed {args.seed} {method}",
+            log=lambda line: print((prefix if args.vectorize_seeds else "") + line, file=log),
+            label=f"seed {args.seed} {method}" if has_bar else None,
             method=method,
-        )
+        ) as t:
+            yield t
+            t.run.finish(t.state)
         if isinstance(target, TeacherTable):
             print(f"{target.count_unvisited(experiment.data.train_idx)} training samples without a row", file=log)
-    recovered = comparison.labels_recovered(target, experiment.train_loader)
-    row = comparison.result_row(method, args, experiment.data, state, recovered)
-    accuracies = [epoch["test_acc"] for epoch in state.rows]
-    with run.files.together() as open_file, open_file(RESULT, "w") as f:
-        f.write(as_json({"row": row, "test_acc": accuracies}))
-    return row, accuracies
+
+
+def train_method(method, experiments, folder):
+    """Train one method from the common start, the experiments (one, or several seeds' at once) to their end.
+
+    Returns, and keeps in a result.json each, [(row of results.csv, test accuracies by epoch)].
+    """
+    args, hardware, results = experiments[0].args, experiments[0].hardware, []
+    loss = partial(distillation_loss, tau=args.temp if method in TEACHERS else 1.0)
+    with contextlib.ExitStack() as stack:
+        trainings = [
+            stack.enter_context(training(method, experiment, folder, has_bar=experiment is experiments[0]))
+            for experiment in experiments
+        ]
+        if args.vectorize_seeds:
+            together.fit(trainings, args, hardware, loss)
+        else:
+            experiments[0].fit(trainings[0], loss)
+    for t, experiment in zip(trainings, experiments, strict=True):
+        recovered = comparison.labels_recovered(t.target, experiment.train_loader)
+        row = comparison.result_row(method, experiment.args, experiment.data, t.state, recovered)
+        accuracies = [epoch["test_acc"] for epoch in t.state.rows]
+        with t.run.files.together() as open_file, open_file(RESULT, "w") as f:
+            f.write(as_json({"row": row, "test_acc": accuracies}))
+        results.append((row, accuracies))
+    return results
+
+
+def rounds(experiment):
+    """(method, [Experiment of a seed]) in the order of training, those that are trained at once together."""
+    args = experiment.args
+    seeds = (experiment if i == 0 else experiment.with_seed(args.seed + i).start() for i in range(args.seeds))
+    for at_once in [list(seeds)] if args.vectorize_seeds else ([of_seed] for of_seed in seeds):
+        for method in args.methods:
+            yield method, at_once
 
 
 def write_results(run, results):
@@ -150,16 +196,17 @@ def main(argv=None) -> Path | None:
     experiment.start()
     results, curves = [], {method: [] for method in args.methods}
     with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
-        for seed in range(args.seed, args.seed + args.seeds):
-            of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
-            for method in args.methods:
-                before = read_result(method, of_seed.args, folder)
-                row, accuracies = before or train_method(method, of_seed, folder)
+        for method, at_once in rounds(experiment):
+            found = {of_seed: read_result(method, of_seed.args, folder) for of_seed in at_once}
+            missing = [of_seed for of_seed, result in found.items() if result is None]
+            if missing:
+                found |= zip(missing, train_method(method, missing, folder), strict=True)
+            for row, accuracies in found.values():
                 results.append(row)
                 curves[method].append(accuracies)
-                if before is None:
-                    write_results(whole, results)
                 print(comparison.progress_line(row), flush=True)
+            if missing:
+                write_results(whole, results)
         write_results(whole, results)
         print(comparison.report(results, args, curves, folder))
     print(folder)

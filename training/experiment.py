@@ -3,6 +3,7 @@
 Everything is checked before anything is written or downloaded; then `start()` makes it ready.
 """
 
+import contextlib
 import copy
 import json
 import time
@@ -23,6 +24,7 @@ from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from training.resuming import take_over
 from training.run_folder import RunFolder, check_free
+from training.together import Training
 from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
 # With a flag of these unread, what opening the data or checking it says would only mislead.
@@ -148,23 +150,23 @@ class Experiment:
         resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
         return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
-    def train(
-        self,
-        target,
-        loss=cross_entropy,
-        *,
-        temperature=1.0,
-        path=None,
-        watch=lambda run, state: [],
-        log=print,
-        label="",
-        **resolved,
-    ):
-        """Train a fresh network on a p_tar object, all figures and files kept in a run folder at path.
+    def train(self, target, loss=cross_entropy, **settings):
+        """Train a fresh network on a p_tar object; settings: of training(). Returns (RunFolder, TrainingState)."""
+        with self.training(target, **settings) as t:
+            self.fit(t, loss)
+            t.run.finish(t.state)
+        return t.run, t.state
+
+    def fit(self, t, loss):
+        """Train one of training()'s to its end."""
+        fit(t.state, t.run, self.args, self.hardware, t.target, t.valid, t.test, loss=loss, observers=t.observers)
+
+    @contextlib.contextmanager
+    def training(self, target, *, temperature=1.0, path=None, watch=None, log=print, label="", **resolved):
+        """A Training of a fresh network on a p_tar object, or of one that is gone on with, in a run folder at path.
 
         temperature: of the predictions that the table averages. watch(run, state) -> more observers. log: gets
-        a line of figures an epoch. label: for the progress bar. resolved: more for args.json. Returns
-        (RunFolder, TrainingState).
+        a line of figures an epoch. label: for the progress bar, None: without one. resolved: more for args.json.
         """
         args, table = self.args, None
         if self.selects:
@@ -175,8 +177,8 @@ class Experiment:
             state = self.new_state(table)
             observers = [
                 *([TableUpdater(table, temperature)] if self.selects else []),
-                *watch(run, state),
-                ProgressBar(len(self.train_loader), args.epochs, label),
+                *(watch(run, state) if watch else []),
+                *([ProgressBar(len(self.train_loader), args.epochs, label)] if label is not None else []),
                 EpochLog(state, log),
             ]
             run.restore(state)
@@ -184,10 +186,7 @@ class Experiment:
                 print(f"{run.path}: {_progress(state, args)}")
             if args.wandb != "disabled" and state.epoch < args.epochs:
                 observers.append(WandbTracker(state, args, run.path))
-            loaders = self.valid_loader, self.test_loader
-            fit(state, run, args, self.hardware, target, *loaders, loss=loss, observers=observers)
-            run.finish(state)
-        return run, state
+            yield Training(run, state, target, observers, self.valid_loader, self.test_loader)
 
     def new_state(self, table=None):
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""

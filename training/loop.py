@@ -6,6 +6,7 @@ between two updates or within an evaluation: what is saved then goes on with the
 observer's too, is made again.
 """
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -160,34 +161,43 @@ def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=
     The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
     hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
-    model = state.model
-    model.train()
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    if state.so_far is None:
-        _tell(observers, "before_epoch", state.epoch, model)
-        state.so_far = EpochSoFar(state.loader.state_dict(), state.loader.device)
-    so_far = state.so_far
+    so_far = begin_epoch(state, lr, observers)
     for x, y, ny, idx in state.loader.batches(so_far.updates):
-        _tell(observers, "before_update", state.update, model)
+        tell(observers, "before_update", state.update, state.model)
         p_tar = target(x, ny, idx)
         logits = forward(x)
-        _tell(observers, "after_forward", state.update, state.epoch, idx, logits.detach())
+        tell(observers, "after_forward", state.update, state.epoch, idx, logits.detach())
         value = loss(logits, p_tar)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(value).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        so_far.add(value.detach(), logits.detach(), y, ny)
-        state.update += 1
-        if state.update % READ_FINITE_EVERY == 0:
-            check_finite(state)
+        end_update(state, value, logits, y, ny)
         between_updates()
     check_finite(state)
     return so_far.figures()
 
 
-def _tell(observers, moment, *what):
+def begin_epoch(state, lr, observers=()):
+    """Make ready for an epoch, or for the rest of the one in hand; returns its EpochSoFar."""
+    state.model.train()
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    if state.so_far is None:
+        tell(observers, "before_epoch", state.epoch, state.model)
+        state.so_far = EpochSoFar(state.loader.state_dict(), state.loader.device)
+    return state.so_far
+
+
+def end_update(state, value, logits, y, ny):
+    """Count an update, and its figures."""
+    state.so_far.add(value.detach(), logits.detach(), y, ny)
+    state.update += 1
+    if state.update % READ_FINITE_EVERY == 0:
+        check_finite(state)
+
+
+def tell(observers, moment, *what):
     for observer in observers:
         if hasattr(observer, moment):
             getattr(observer, moment)(*what)
@@ -260,7 +270,6 @@ def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, 
     chooses. Returns the state. Asked to stop (SIGINT, SIGTERM), it saves and raises Interrupted.
     """
     forward = hardware.forward_of(state.model)
-    splits = {name: loader for name, loader in (("valid", valid), ("test", test)) if loader is not None}
 
     def between_updates():
         stop_if_asked()
@@ -268,21 +277,31 @@ def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, 
             check_finite(state)
             run.save(state)
 
-    with noted_signals():
-        try:
-            while state.epoch < args.epochs:
-                _fit_epoch(state, run, args, forward, target, loss, splits, observers, between_updates)
-        except Interrupted as found:
-            check_finite(state)
-            run.save(state)
-            raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
+    with noted_signals(), saved_when_stopped([(state, run)]):
+        while state.epoch < args.epochs:
+            lr = learning_rate(state.epoch, args)
+            figures = train_epoch(state, forward, target, loss, lr, observers, between_updates)
+            end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test, observers)
     return state
 
 
-def _fit_epoch(state, run, args, forward, target, loss, splits, observers, between_updates):
-    epoch, lr = state.epoch, learning_rate(state.epoch, args)
-    row = {"epoch": epoch, "lr": lr}
-    row |= train_epoch(state, forward, target, loss, lr, observers, between_updates)
+@contextlib.contextmanager
+def saved_when_stopped(trainings, make_ready=lambda: None):
+    """Save all (state, run) when the block is Interrupted, and say so. make_ready(): called before."""
+    try:
+        yield
+    except Interrupted as found:
+        make_ready()
+        for state, run in trainings:
+            check_finite(state)
+            run.save(state)
+        raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
+
+
+def end_epoch(state, run, args, forward, figures, valid, test, observers=()):
+    """Evaluate after an epoch's last update, tell the observers, save. figures: lr and train_epoch()'s."""
+    epoch, row = state.epoch, {"epoch": state.epoch, **figures}
+    splits = {name: loader for name, loader in (("valid", valid), ("test", test)) if loader is not None}
     if args.eval_train:
         row |= _clean_training_figures(state.model, forward, state.loader)
     for name, loader in splits.items():
@@ -291,7 +310,7 @@ def _fit_epoch(state, run, args, forward, target, loss, splits, observers, betwe
         _diverged(state)
     row["seconds"] = state.so_far.seconds
     state.rows.append(row)
-    _tell(observers, "after_epoch", epoch, state.model)
+    tell(observers, "after_epoch", epoch, state.model)
     state.end_epoch()
     run.save_epoch(state, epoch, [f"best_{figure}" for figure, (best, _) in state.best.items() if best == epoch])
 
