@@ -72,8 +72,12 @@ class Workload:
 
     def experiment(self, net, num_steps):
         """A started Experiment of main_gen_teacher.py whose epochs have num_steps updates; its table has all rows."""
+        return self.start(self.flags(net, num_steps))
+
+    def start(self, flags):
+        """A started Experiment of main_gen_teacher.py."""
         problems = Problems()
-        experiment = Experiment(make_parser().parse_args(self.flags(net, num_steps)), problems, self.folder / "unused")
+        experiment = Experiment(make_parser().parse_args(flags), problems, self.folder / "unused")
         problems.stop_if_any()
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
@@ -88,6 +92,7 @@ class Product:
 
     def __init__(self, experiment, more=(), target=None, loss=cross_entropy):
         args, num_classes = experiment.args, experiment.dataset.num_classes
+        self.experiment = experiment
         table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
         self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
         self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
