@@ -66,7 +66,7 @@ def table(work, num_classes):
         values.index_copy_(0, idx, values.index_select(0, idx))
 
     # About as long a turn for each: a short one slips between those of other programs
-    most = 1 if work.quick else 400_000 // (num_classes + 1000)
+    most = 1 if work.quick else 250_000 // (num_classes + 1000)
     units = {"ours": most, "select and copy": 2 * most, "published rows": max(1, most // 40)}
     contenders = {
         "ours": times(units["ours"], lambda idx: prediction_table.update(idx, prob)),
@@ -143,7 +143,7 @@ def recording(work):
 
 def measures(work):
     shape = (work.num_samples, 8 if work.quick else 50, 10)
-    file, some = work.folder / "path.npy", 20 if work.quick else 500
+    file, some = work.folder / "path.npy", 20 if work.quick else 250
     labels = write_path(file, shape)
 
     def row_by_row():

@@ -6,9 +6,14 @@ import torch
 
 import main_distill
 import main_gen_teacher
-from errors import Interrupted
+from benchmarks.workload import Product
+from errors import Interrupted, Problems
+from paths.recorder import PathRecorder
 from supervision.table import PredictionTable
 from training import interruption
+from training.experiment import Experiment
+from training.loop import READ_FINITE_EVERY, train_epoch
+from training.observers import TrainingPath
 from training.run_folder import RunFolder
 from utils import experiment_parser, get_loaders
 
@@ -76,3 +81,25 @@ def test_deterministic_runs_are_equal_bit_for_bit_interrupted_or_not(device, tmp
     torch.use_deterministic_algorithms(False)
     for name in ("epoch_2.pt", "epoch_2.npy"):
         assert len({(run / name).read_bytes() for run in runs}) == 1, name
+
+
+def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_path):
+    if device != "cuda":
+        pytest.skip("only CUDA can say where it was waited for")
+    flags = ["--dataset", "digits", "--net", "smallcnn", "--device", device, "--batch_size", "100", "--augment", "none"]
+    problems = Problems()
+    experiment = Experiment(main_gen_teacher.make_parser().parse_args(flags), problems, tmp_path / "unused")
+    problems.stop_if_any()
+    experiment.start()
+    with PathRecorder(tmp_path / "path.npy", len(experiment.data.y), 2, 10) as recorder:
+        product, updates = Product(experiment, [TrainingPath(recorder)]), []
+        product.epoch()
+
+        def watch():
+            updates.append(1)
+            within = 1 <= len(updates) < len(experiment.train_loader)
+            torch.cuda.set_sync_debug_mode("error" if within else "default")
+
+        state = product.state
+        train_epoch(state, product.forward, product.target, product.loss, 0.1, product.observers, watch)
+    assert len(updates) == len(experiment.train_loader) < READ_FINITE_EVERY
