@@ -24,7 +24,7 @@ from training.loop import (
 from training.run_folder import RunFolder
 
 
-@dataclass
+@dataclass(eq=False)
 class Training:
     """What one training is made of. target: its p_tar. valid: a loader, or None: then test chooses the best epochs."""
 

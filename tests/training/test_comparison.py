@@ -23,6 +23,7 @@ from training.comparison import (
     result_row,
     write_results,
 )
+from training.methods import METHODS
 
 
 def result(method, seed, last, best=None, recovered=0.0, **more):
@@ -216,8 +217,7 @@ def test_the_report_heads_the_table_with_the_realised_noise(tmp_path):
 
 
 def test_every_method_of_the_script_has_a_colour():
-    import old_cifar_noisy
     from paths.plots import METHOD_COLORS
 
-    assert set(old_cifar_noisy.METHODS) <= set(METHOD_COLORS)
+    assert set(METHODS) <= set(METHOD_COLORS)
     assert comparison.progress_line(result("OHT", 0, 0.5))

@@ -177,9 +177,18 @@ def test_a_seed_that_a_kill_left_behind_catches_up(uninterrupted, tmp_path, monk
         np.testing.assert_allclose(ours[name], theirs[name], atol=0.05)
 
 
-@pytest.mark.parametrize("flags, message", [("--net resnet18", "small networks, not resnet18"), ("--amp fp16", "fp16")])
+@pytest.mark.parametrize(
+    "flags, message",
+    [("--net resnet18", "small networks, not resnet18"), ("--amp fp16", "fp16"), ("--wandb offline", "--wandb")],
+)
 def test_what_cannot_be_trained_at_once_is_bad_input(flags, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=f"--vectorize_seeds: .*{message}"):
         compare(*flags.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resume_needs_no_flag_of_the_run(uninterrupted, monkeypatch, capsys):
+    monkeypatch.chdir(uninterrupted.parents[2])
+    old_cifar_noisy.main("--dataset digits --path c --resume --device cpu --amp off".split())
+    assert "ES-FilterKD" in capsys.readouterr().out
