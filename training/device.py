@@ -227,11 +227,10 @@ def _threads(wanted=None):
 
 def check_description(found, file):
     """BadInput when an environment.json lacks something of Hardware.describe(), or has it as nothing that can be."""
-    wrong = [
-        name
-        for name in (*DECIDING, *TOLD)
-        if name not in found or found[name] not in DECIDING.get(name, found.values())
-    ]
+    wrong = [name for name, values in DECIDING.items() if found.get(name) not in values]
+    wrong += [name for name in ("hardware", "torch") if not isinstance(found.get(name), str)]
+    threads = found.get("threads")
+    wrong += ["threads"] if type(threads) is not int or not 1 <= threads < 2**16 else []
     if wrong:
         told = ", ".join(f"{name} {found.get(name)!r:.40}" for name in wrong)
         raise BadInput(f"{file}: {told} cannot have been written by a run; take an intact copy")

@@ -97,6 +97,8 @@ def test_a_run_that_lost_its_last_pt_is_not_replaced(workplace, quick):
         ("args.json", "pretrained", 1),
         ("environment.json", "compiled", "maybe"),
         ("environment.json", "threads", None),
+        ("environment.json", "threads", -1),
+        ("environment.json", "torch", 2.14),
     ],
 )
 def test_an_odd_value_in_the_files_of_the_run_is_named(workplace, quick, name, key, odd):
