@@ -26,8 +26,10 @@ demo: install
 	$(RUN) old_cifar_noisy.py --dataset digits --net smallcnn --ny_ratio 0.4 --ny_kind symmetric --augment none \
 		--epochs 20 --batch_size 128 --lr 0.1 --seeds 3 --path demo --overwrite
 
+# a file of tests a process; the faults apart, which start processes of their own
 test: install
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/faults
 
 faults: install
 	FAULTS_KILLS=50 FAULTS_FLIPS=1000 FAULTS_FULL_DISKS=30 FAULTS_MALFORMED=200 FAULTS_STARTS=5 FAULTS_SCRIPTS=5 \

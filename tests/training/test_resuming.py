@@ -14,7 +14,7 @@ import main_gen_teacher
 import old_cifar_noisy
 from errors import BadInput, Interrupted
 from files import read_json, write_json
-from training import interruption, loop
+from training import device, interruption, loop
 from training.lock import FolderLock
 from training.run_folder import RunFolder, read_args
 
@@ -166,7 +166,8 @@ def test_a_resumed_run_keeps_its_precision_or_names_what_it_cannot(place, quick)
         main_gen_teacher.main([*flags, "--resume"])
 
 
-def test_other_hardware_is_said(place, quick, capsys):
+def test_other_hardware_is_said(place, quick, capsys, monkeypatch):
+    monkeypatch.setattr(device, "usable_cpus", lambda: 1)
     file = place / "results/Gen_teacher/smallcnndigits_cosine_n0.3/environment.json"
     write_json(file, {**read_json(file), "threads": 77})
     (file.parent / "checksums.json").unlink()

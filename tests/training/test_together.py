@@ -91,8 +91,8 @@ def test_what_cannot_be_stacked_is_named():
 
 # ------------------------------------------------------------------------------------------ the comparison
 
-FLAGS = "--dataset digits --net smallcnn --train_size 300 --batch_size 50 --lr 0.02 --epochs 2 --device cpu --amp off "
-FLAGS += "--ny_ratio 0.4 --path c --seeds 2 --methods OHT ESKD ES-FilterKD --vectorize_seeds --save_minutes 0.0001"
+FLAGS = "--dataset digits --net smallcnn --train_size 200 --batch_size 50 --lr 0.02 --epochs 2 --device cpu --amp off "
+FLAGS += "--ny_ratio 0.4 --path c --seeds 2 --methods OHT ES-FilterKD --vectorize_seeds"
 
 
 def compare(*more):
@@ -137,16 +137,15 @@ def test_the_folder_is_that_of_seeds_one_after_another(uninterrupted, tmp_path, 
         assert np.abs(ours[name] - theirs[name]).max() < 0.05 * np.abs(theirs[name]).max(), name
 
 
-@pytest.mark.parametrize("stop", [4, 9, 16])
+@pytest.mark.parametrize("stop", [5, 21])
 def test_interrupted_and_resumed_they_end_as_if_they_had_not_been(uninterrupted, tmp_path, monkeypatch, stop):
     monkeypatch.chdir(tmp_path)
     asked = iter(range(10**6))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        real = RunFolder.time_to_save
         patch.setattr(
             RunFolder,
             "time_to_save",
-            lambda run: real(run) if next(asked) < stop else patch.setattr(interruption, "_noted", 15),
+            lambda run: next(asked) >= stop and patch.setattr(interruption, "_noted", 15),
         )
         compare()
     ours, theirs = content(compare("--resume")), content(uninterrupted)
