@@ -11,7 +11,7 @@ from supervision.targets import TeacherNetwork, TeacherTable
 
 
 def races(work):
-    for net, steps, turns in (("smallcnn", 5, 9), ("resnet18", 1, 3)):
+    for net, steps, turns in (("smallcnn", 5, 7), ("resnet18", 1, 3)):
         if net not in work.nets:
             continue
         experiment = work.experiment(net, work.steps(net, on_cpu=steps))
