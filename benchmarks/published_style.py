@@ -115,7 +115,7 @@ class PublishedStyle:
 def races(work):
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: as published
     workers = 1 if work.quick else WORKERS
-    for net, steps, turns in (("smallcnn", 8, 5), ("resnet18", 2, 3)):
+    for net, steps, turns in (("smallcnn", 8, 3), ("resnet18", 2, 3)):
         if net not in work.nets:
             continue
         turns, goal = work.turns(turns), 3.0 if native_bfloat16(work.device) else 1.4

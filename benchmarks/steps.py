@@ -9,7 +9,7 @@ AT_MOST = {"smallcnn": 1.15, "resnet18": 1.05}
 
 
 def races(work):
-    for net, steps, turns in (("smallcnn", 10, 7), ("resnet18", 1, 5)):
+    for net, steps, turns in (("smallcnn", 10, 7), ("resnet18", 1, 4)):
         if net not in work.nets:
             continue
         turns = work.turns(turns)
