@@ -48,16 +48,16 @@ class Split:
         images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
         sets that are no folder, all who ask share one copy.
         """
-        images, is_folder = self.images, isinstance(self.images, FolderImages)
-        if is_folder:
-            if not images.fits_in_memory(rows):
-                return images, rows
-            images = images.into_memory(rows)
-        if is_folder and device.type != "cpu":  # of which more rows may be decoded later
-            return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
-        if not is_folder:
-            images = self.images = images.to(device)
-        return images, rows
+        if not isinstance(self.images, FolderImages):
+            self.images = self.images.to(device)
+            return self.images, rows
+        if not self.images.fits_in_memory(rows):
+            return self.images, rows
+        images = self.images.into_memory(rows)
+        if device.type == "cpu":
+            return images, rows
+        # A copy on a GPU would not have the rows that are decoded later.
+        return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
 
 
 @dataclass

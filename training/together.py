@@ -45,9 +45,7 @@ class OneOfAll:
         self.forward, self.optimizer = hardware.forward_of(self.model), make_optimizer(self.model, args)
         momenta = [_momenta(state.optimizer, state.model) for state in self.states]
         if all(momenta):  # none before the first step
-            for (_, weight), value in zip(
-                self.model.wide.named_parameters(), side_by_side(momenta).values(), strict=True
-            ):
+            for weight, value in zip(self.model.parameters(), side_by_side(momenta).values(), strict=True):
                 # in the weight's own memory layout, as the fused optimiser wants it
                 self.optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(value)
 
@@ -61,9 +59,8 @@ class OneOfAll:
     def write_back(self):
         """Bring the trainings' own networks and optimisers to where this one is: before anybody looks at them."""
         self.model.write_back([state.model for state in self.states])
-        for state, momenta in zip(
-            self.states, apart(_momenta(self.optimizer, self.model.wide), len(self.states)), strict=True
-        ):
+        momenta_of_each = apart(_momenta(self.optimizer, self.model.wide), len(self.states))
+        for state, momenta in zip(self.states, momenta_of_each, strict=True):
             weights = dict(state.model.named_parameters())
             for name, value in momenta.items():
                 state.optimizer.state[weights[name]]["momentum_buffer"] = value.clone()
