@@ -25,7 +25,7 @@ from paths.label_errors import all_scores, find_label_errors
 PROJECT = "label_errors"
 RECOMMENDED = "telling_margin"
 DIGITS = "--dataset digits --net smallcnn --epochs 30 --batch_size 128 --augment none".split()
-CIFAR = "--dataset npz --net smallcnn --width 2 --train_size 10000 --epochs 20 --batch_size 64 --fine_every 20".split()
+CIFAR = "--dataset npz --net smallcnn --width 2 --train_size 10000 --epochs 30 --batch_size 64 --fine_every 20".split()
 BOOTSTRAPS = 1000
 OWN = "detector, trained on synthetic noise on this data"
 SEVERAL = (OWN, "out of fold")  # scores that take more than the one training

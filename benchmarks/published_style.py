@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.side_by_side import Race, Ratio
+from benchmarks.side_by_side import MORE, Race, Ratio
 from benchmarks.workload import Product
 from paths.recorder import PathRecorder
 from training.device import native_bfloat16
@@ -115,19 +115,21 @@ class PublishedStyle:
 def races(work):
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: as published
     workers = 1 if work.quick else WORKERS
-    for net, steps, turns in (("smallcnn", 8, 3), ("resnet18", 2, 3)):
+    for net, steps, turns in (("smallcnn", 8, 3), ("resnet18", 2, 2)):
         if net not in work.nets:
             continue
         turns, goal = work.turns(turns), 3.0 if native_bfloat16(work.device) else 1.4
         experiment = work.experiment(net, work.steps(net, on_cpu=steps))
         contenders = {"product": Product(experiment), "published": PublishedStyle(experiment, workers)}
         ratios = [Ratio(f"{net}: published style / product", "published", "product", goal, more_is_better=True)]
-        shape = (len(experiment.data.y), turns + 1, experiment.dataset.num_classes)
+        num_steps = MORE * turns + 1
+        shape = (len(experiment.data.y), num_steps, experiment.dataset.num_classes)
         with PathRecorder(work.folder / f"published_{net}.npy", *shape) as recorder:
             if net == "smallcnn":
                 contenders["product with paths"] = Product(experiment, [TrainingPath(recorder)])
-                contenders["published with paths"] = PublishedStyle(experiment, workers, turns + 1)
+                contenders["published with paths"] = PublishedStyle(experiment, workers, num_steps)
                 both = "published with paths", "product with paths"
                 name = f"{net}: published style / product, with paths"
                 ratios.append(Ratio(name, *both, goal, more_is_better=True))
-            yield Race({name: contender.epoch for name, contender in contenders.items()}, ratios, turns)
+            epochs = {name: contender.epoch for name, contender in contenders.items()}
+            yield Race(epochs, ratios, turns, seconds=work.seconds(45))

@@ -25,7 +25,7 @@ def races(work):
     made = {size: training(work, size) for size in sizes}
     steps = {f"N={size}": lambda state=state: some_updates(work, state) for size, state in made.items()}
     ratios = [Ratio(f"step: N={size} / N={small}", f"N={size}", f"N={small}", 1.05) for size in sizes[1:]]
-    yield Race(steps, ratios, work.turns(7))
+    yield Race(steps, ratios, work.turns(7), seconds=work.seconds(30))
 
     ends = {f"N={size}": end_of_epoch(work, state) for size, state in made.items()}
     units = {f"N={size}": size for size in sizes}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+MORE = 4  # a race of seconds: at most so many times its turns
+
 
 class Measured(float):
     """What a contender returns to be judged by it instead of by its seconds."""
@@ -36,13 +38,15 @@ class Race:
     """Contenders, and the ratios of interest between them.
 
     contenders: {name: function}. units: {name: how much work a call does (1)}: what is compared is the time of one
-    unit. warm_up: whether all are called once before the first turn.
+    unit. turns: at least; while fewer than `seconds` have passed there are more, MORE times as many at most. warm_up:
+    whether all are called once before the first turn.
     """
 
     contenders: dict[str, Callable]
     ratios: list[Ratio]
     turns: int
     units: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0
     warm_up: bool = True
 
 
@@ -70,7 +74,7 @@ def run(race, wait=lambda: None):
     """[Figure] of a race. wait(): waits for what was handed to a GPU."""
     if race.warm_up:
         in_turns(race.contenders, 1, wait)
-    taken = in_turns(race.contenders, race.turns, wait)
+    taken = in_turns(race.contenders, race.turns, wait, seconds=race.seconds)
     taken = {name: found / race.units.get(name, 1) for name, found in taken.items()}
     figures = []
     for ratio in race.ratios:
@@ -83,18 +87,23 @@ def run(race, wait=lambda: None):
     return figures
 
 
-def in_turns(contenders, repeats, wait=lambda: None, around=lambda name: contextlib.nullcontext()):
-    """{name: (repeats,) seconds, or what it returned as Measured}. around(name): a context for each call."""
-    taken = {name: [] for name in contenders}
-    for _ in range(repeats):
+def in_turns(contenders, repeats, wait=lambda: None, around=lambda name: contextlib.nullcontext(), seconds=0):
+    """{name: (repeats,) seconds, or what it returned as Measured}. around(name): a context for each call.
+
+    While fewer than `seconds` have passed there are more repeats, MORE times as many at most.
+    """
+    taken, began = {name: [] for name in contenders}, time.perf_counter()
+    for turn in range(MORE * repeats):
+        if turn >= repeats and time.perf_counter() - began >= seconds:
+            break
         for name, work in contenders.items():
             with around(name):
                 wait()
                 started = time.perf_counter()
                 returned = work()
                 wait()
-                seconds = time.perf_counter() - started
-            taken[name].append(returned if isinstance(returned, Measured) else seconds)
+                needed = time.perf_counter() - started
+            taken[name].append(returned if isinstance(returned, Measured) else needed)
     return {name: np.array(values) for name, values in taken.items()}
 
 

@@ -31,7 +31,7 @@ def races(work):
     if not work.quick:
         start[name] = lambda: first_step(work, ["--dataset", "npz", "--data_dir", str(npz.resolve())])
     ratios = [Ratio(f"{what}: to the first step / import torch", what, "import torch") for what in start]
-    yield Race(start, ratios[1:], work.turns(3) if not work.quick else 1, warm_up=not work.quick)
+    yield Race(start, ratios[1:], 1 if work.quick else 3, warm_up=False)
 
     if not work.quick and (work.device.type == "cuda" or Path("/proc/self/clear_refs").exists()):
         for net in work.nets:

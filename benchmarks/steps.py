@@ -1,6 +1,6 @@
 """The product's training step, all figures and the table on, beside a bare loop; and what recording paths adds."""
 
-from benchmarks.side_by_side import Race, Ratio
+from benchmarks.side_by_side import MORE, Race, Ratio
 from benchmarks.workload import Bare, Product
 from paths.recorder import PathRecorder
 from training.observers import TrainingPath
@@ -9,12 +9,12 @@ AT_MOST = {"smallcnn": 1.15, "resnet18": 1.05}
 
 
 def races(work):
-    for net, steps, turns in (("smallcnn", 10, 7), ("resnet18", 1, 4)):
+    for net, steps, turns, seconds in (("smallcnn", 10, 5, 45), ("resnet18", 1, 3, 90)):
         if net not in work.nets:
             continue
         turns = work.turns(turns)
         experiment = work.experiment(net, work.steps(net, on_cpu=steps))
-        shape = (len(experiment.data.y), turns + 1, experiment.dataset.num_classes)
+        shape = (len(experiment.data.y), MORE * turns + 1, experiment.dataset.num_classes)
         with PathRecorder(work.folder / f"steps_{net}.npy", *shape) as recorder:
             bare, product = Bare(experiment), Product(experiment)
             recording = Product(experiment, [TrainingPath(recorder)])
@@ -25,4 +25,5 @@ def races(work):
                     Ratio(f"{net}: product with paths / product", "with paths", "product", 1.03),
                 ],
                 turns,
+                seconds=work.seconds(seconds),
             )

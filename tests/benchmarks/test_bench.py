@@ -112,6 +112,15 @@ def test_contenders_take_turns():
     assert calls == list("ababab")
 
 
+def test_turns_go_on_for_some_seconds_but_not_for_ever():
+    calls = []
+    work = {"a": lambda: calls.append("a")}
+    in_turns(work, 3, seconds=1e-9)
+    assert len(calls) == 3
+    in_turns(work, 3, seconds=1000)
+    assert len(calls) == 3 + 12
+
+
 def test_a_ratio_is_of_the_time_of_a_unit_turn_by_turn():
     seconds = {"ours": iter([2.0, 4.0, 8.0]), "theirs": iter([10.0, 10.0, 10.0])}
     contenders = {name: lambda values=values: Measured(next(values)) for name, values in seconds.items()}
