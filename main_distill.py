@@ -72,11 +72,9 @@ def read_true_probs(args, dataset):
 
 def make_target(args, teacher, experiment):
     """The p_tar object of --teach_type. Raises BadInput when its file does not fit the data."""
-    dataset, hardware = experiment.dataset, experiment.hardware
-    device = hardware.device
+    dataset, device = experiment.dataset, experiment.hardware.device
     if args.teach_type == "net":
-        network = hardware.place(teacher.read_network(args, dataset, args.teach_net))
-        return TeacherNetwork(network, args.tau, hardware.forward_of(network))
+        return TeacherNetwork(teacher.read_network(args, dataset, args.teach_net), args.tau)
     if args.teach_type == "table":
         return TeacherTable(teacher.read_table(dataset).values.to(device), args.tau)
     if args.teach_type == "true":
@@ -118,7 +116,9 @@ def main(argv=None) -> Path | None:
     if args.check:
         return experiment.print_settings()
 
-    experiment.start()
+    hardware = experiment.start().hardware
+    if args.teach_type == "net":  # placed now that it is decided whether networks are compiled
+        target.forward = hardware.forward_of(hardware.place(target.teacher))
     if args.teach_type == "table":
         unvisited = target.count_unvisited(experiment.data.train_idx)
         print(

@@ -1,4 +1,4 @@
-"""make bench: what the product costs, as ratios to what else there is, measured in turns; under a quarter of an hour.
+"""make bench: what the product costs, as ratios to what else there is, measured in turns, in about ten minutes.
 
 python -m benchmarks                 on this machine's GPU or its processor, beside the stored ratios of its kind
 python -m benchmarks --device cpu --store

@@ -31,9 +31,10 @@ def races(work):
     yield measures(work)
 
 
-def against_copy(work, what, contenders, moved, units, more=(), turns=9):
-    """A race of contenders["ours"] with the others; what: its name; moved: the bytes that a unit of it must move."""
-    source = torch.ones(COPY_QUICK if work.quick else COPY, dtype=torch.uint8, device=work.device)
+def against_copy(work, what, contenders, moved, units, more=(), turns=9, device="cpu"):
+    """A race of contenders["ours"] with the others; what: its name; moved: the bytes that a unit of it must move;
+    device: of the memory it moves them in."""
+    source = torch.ones(COPY_QUICK if work.quick else COPY, dtype=torch.uint8, device=device)
     sink = torch.empty_like(source)
     contenders = {**contenders, "copy": lambda: sink.copy_(source)}
     units = {**units, "copy": 2 * len(source) / moved}
@@ -89,7 +90,7 @@ def table(work, num_classes):
         ratios.append(slower(what, "lean rows of numpy", least_lean))
     ratios.append(Ratio(f"{what} / index_select and index_copy_", "ours", "select and copy", most_moves))
     moved = batch * (3 * 4 * num_classes + 8)  # rows read and written, predictions and idx read
-    return against_copy(work, what, contenders, moved, units, ratios)
+    return against_copy(work, what, contenders, moved, units, ratios, device=work.device)
 
 
 def ece(work):

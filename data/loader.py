@@ -76,24 +76,22 @@ class IndexedLoader:
     def batches(self, first=0):
         """An epoch's batches from number `first` on; those before it are drawn but not made."""
         n, image_size = self.num_samples, min(self.images.shape[1:3])
-        position = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        # Drawn on the CPU, the same for every device, and brought to the device once an epoch: each time a GPU waits.
+        # Without an order nothing is brought.
+        drawn = None if self.order is None else torch.randperm(n, generator=self.order)
+        position = torch.arange(n, device=self.device) if drawn is None else drawn.to(self.device)
         draws = augment.draw(self.augment_kind, n, image_size, self.augmentation)
+        draws = {key: value.to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
-        batches = [position[a:b][self.rank :: self.world_size] for a, b in zip(starts, starts[1:], strict=False)]
-        batches = batches[first:]
-        if not self.streamed:  # one transfer an epoch
-            draws = {key: value.to(self.device) for key, value in draws.items()}
-            batches = (
-                position[starts[first] :].to(self.device).split([len(b) for b in batches])
-                if self.world_size == 1
-                else [b.to(self.device) for b in batches]
-            )
-            pixels = (self.images.index_select(0, self.rows[batch]) for batch in batches)  # faster than indexing
+        parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]
+        batches = [position[part] for part in parts]
+        if self.streamed:
+            on_cpu = torch.arange(n) if drawn is None else drawn
+            pixels = self._stream([on_cpu[part] for part in parts])
         else:
-            pixels = self._stream(batches)
+            pixels = (self.images.index_select(0, self.rows[batch]) for batch in batches)  # faster than indexing
         for batch, images in zip(batches, pixels, strict=True):
-            images = augment.apply(images, {key: value[batch].to(self.device) for key, value in draws.items()})
-            batch = batch.to(self.device)
+            images = augment.apply(images, {key: value[batch] for key, value in draws.items()})
             yield self._normalise(images), self.y[batch], self.ny[batch], self.idx[batch]
 
     def _normalise(self, images):

@@ -10,12 +10,13 @@ K itself, K x K for each pair, is never formed: K(x_o, x_u) G(x_u) is the produc
     step.predicted[o].sum(-1)   # what pulled x_o where
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch.func import functional_call, grad, jvp, vmap
 
-from dynamics.kernels import check_deterministic, jacobians, softmax_jacobian, split_parameters
+from dynamics.kernels import chance_refused, check_deterministic, jacobians, softmax_jacobian, split_parameters
 
 
 @dataclass
@@ -52,7 +53,8 @@ def decompose_step(model, x_observed, x_updated, target, lr, chunk_size=8, way=N
     num_observed, num_updated, num_classes = len(x_observed), len(x_updated), target.shape[1]
     if way is None:
         # in forward passes of a sample: a gradient costs about 3, a push-forward about 2
-        gradients = 3 * (num_observed * num_classes + num_updated)
+        groups = math.ceil(num_observed / _kept_at_once(chunk_size, num_classes))
+        gradients = 3 * (num_observed * num_classes + groups * num_updated)
         way = "gradients" if gradients <= num_updated * (3 + 2 * num_observed) else "push_forward"
     A = softmax_jacobian(q_observed)
     # (O, U, K): K(x_o, x_u) G(x_u), the change of logits per unit of -lr/U
@@ -61,9 +63,14 @@ def decompose_step(model, x_observed, x_updated, target, lr, chunk_size=8, way=N
     return StepDecomposition(predicted, A, q_updated - target)
 
 
+def _kept_at_once(chunk_size, num_classes):
+    """Of how many x_o the K gradients are kept at once; for each such group the batch's are computed anew."""
+    return max(1, chunk_size // num_classes)
+
+
 def _by_gradients(model, x_observed, x_updated, target, chunk_size):
     rows = []
-    for observed in x_observed.split(max(1, chunk_size // target.shape[1])):
+    for observed in x_observed.split(_kept_at_once(chunk_size, target.shape[1])):
         kept = {name: j.flatten(2) for name, j in jacobians(model, observed).items()}  # (o, K, P)
         columns = []
         for x, p in zip(x_updated.split(chunk_size), target.split(chunk_size), strict=True):
@@ -98,7 +105,8 @@ def _gradients(model, x, target):
         logits = functional_call(model, {**parameters, **others}, (sample[None],))[0]
         return -(p * logits.log_softmax(0)).sum()
 
-    return vmap(grad(loss), (None, 0, 0))(trained, x, target)
+    with chance_refused():
+        return vmap(grad(loss), (None, 0, 0))(trained, x, target)
 
 
 WAYS = {"gradients": _by_gradients, "push_forward": _by_push_forward}

@@ -1,5 +1,7 @@
 """The two matrices of Proposition 1: A(x_o), how probabilities follow logits, and the empirical NTK K(x_o, x_u)."""
 
+import contextlib
+
 import torch
 from torch.func import functional_call, jacrev, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,7 +35,8 @@ def jacobians(model, x):
     def logits(parameters, sample):
         return functional_call(model, {**parameters, **others}, (sample[None],))[0]
 
-    return vmap(jacrev(logits), (None, 0))(trained, x)
+    with chance_refused():
+        return vmap(jacrev(logits), (None, 0))(trained, x)
 
 
 def split_parameters(model):
@@ -58,6 +61,20 @@ def check_deterministic(model):
                 f"{name or 'the model'} ({type(module).__name__}) {what}: the decomposition of a step needs "
                 "model.eval(), or a network without such layers (--norm group)"
             )
+
+
+@contextlib.contextmanager
+def chance_refused():
+    """ValueError for what no module's type tells: a function in forward() that draws random numbers."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if "randomness" not in str(problem):  # vmap's word for it
+            raise
+        raise ValueError(
+            "the model draws random numbers in its forward pass (dropout as a function?): the decomposition of a step "
+            "needs model.eval(), or a network without"
+        ) from problem
 
 
 def _products(left, right):

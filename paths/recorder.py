@@ -34,8 +34,8 @@ class PathRecorder:
     Steps are recorded in rising order, each by any number of record() calls. A step is complete when a later
     one is recorded or close() is called; a context left by an exception does not complete its last step. Rows
     never recorded stay zero. Memory: one step, and complete steps up to 16 MiB or 10 s, which are then written
-    together. Raises FileExistsError when there is a file at path and resume is false, ValueError when it
-    does not fit.
+    together; until then they stay on their device. Raises FileExistsError when there is a file at path and
+    resume is false, ValueError when it does not fit.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class PathRecorder:
     def record(self, step, idx, prob):
         """Store predictions of a step. idx: (B,) sample idx. prob: (B, K), on any device.
 
-        The open step is kept on prob's device, so that nothing waits for a GPU. A row of prob with a value that
-        is not finite is not stored. Raises ValueError for a step that lies before the open one or outside
-        0 .. num_steps - 1, and (on the CPU) for a sample that is not followed.
+        Steps are kept on prob's device, so that a GPU is waited for only when steps are written. A row of prob
+        with a value that is not finite is not stored. Raises ValueError for a step that lies before the open
+        one or outside 0 .. num_steps - 1, and (on the CPU) for a sample that is not followed.
         """
         if not 0 <= step < self.shape[1]:
             raise ValueError(f"step {step} lies outside 0 .. {self.shape[1] - 1}")
@@ -73,7 +73,8 @@ class PathRecorder:
             raise ValueError(f"prob must have shape {(len(idx), self.shape[2])}, not {tuple(prob.shape)}")
         if step != self._step:
             self._begin(step, prob.device)
-        prob = prob.to(self._values)
+        self._values = self._values.to(prob.device)  # a step that was gone back to comes from a file
+        prob = prob.to(self._values.dtype)
         places = self._places(idx.to(prob.device))
         finite = prob.isfinite().all(1, keepdim=True)
         self._values[places] = torch.where(finite, prob, self._values[places])
@@ -136,8 +137,7 @@ class PathRecorder:
     def _complete(self):
         if self._step is None:
             return
-        values = self._values.T.contiguous().cpu().numpy().astype(self.dtype)  # (K, N): as it lies on disk
-        self._pending.append((self._step, values))
+        self._pending.append((self._step, self._values))
         self._step = self._values = None
         waiting = sum(values.nbytes for _, values in self._pending)
         if waiting >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
@@ -199,14 +199,16 @@ class PathRecorder:
         self._flushed_at = time.monotonic()
         if not self._pending:
             return
+        # (K, N) each: as it lies on disk
+        written = [(step, values.T.contiguous().cpu().numpy().astype(self.dtype)) for step, values in self._pending]
         try:
-            for step, values in self._pending:
+            for step, values in written:
                 self._write_step(step, values)
             os.fsync(self._file)
         except OSError as problem:  # a full disk's error names no file
             problem.filename = str(self.path)
             raise
-        self.checksums |= {step: zlib.crc32(values) for step, values in self._pending}
+        self.checksums |= {step: zlib.crc32(values) for step, values in written}
         self._pending.clear()
         self._write_sidecar()
 

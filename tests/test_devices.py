@@ -8,12 +8,13 @@ import main_distill
 import main_gen_teacher
 from benchmarks.workload import Product
 from errors import Interrupted, Problems
+from paths import recorder as recorder_module
 from paths.recorder import PathRecorder
 from supervision.table import PredictionTable
 from training import interruption
 from training.experiment import Experiment
 from training.loop import READ_FINITE_EVERY, train_epoch
-from training.observers import TrainingPath
+from training.observers import PathBeforeUpdates, TrainingPath
 from training.run_folder import RunFolder
 from utils import experiment_parser, get_loaders
 
@@ -83,7 +84,7 @@ def test_deterministic_runs_are_equal_bit_for_bit_interrupted_or_not(device, tmp
         assert len({(run / name).read_bytes() for run in runs}) == 1, name
 
 
-def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_path):
+def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_path, monkeypatch):
     if device != "cuda":
         pytest.skip("only CUDA can say where it was waited for")
     flags = ["--dataset", "digits", "--net", "smallcnn", "--device", device, "--batch_size", "100", "--augment", "none"]
@@ -91,15 +92,37 @@ def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_p
     experiment = Experiment(main_gen_teacher.make_parser().parse_args(flags), problems, tmp_path / "unused")
     problems.stop_if_any()
     experiment.start()
-    with PathRecorder(tmp_path / "path.npy", len(experiment.data.y), 2, 10) as recorder:
-        product, updates = Product(experiment, [TrainingPath(recorder)]), []
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 1e9)  # or writing might fall into the epoch that is watched
+    rows, num_updates = experiment.data.train_idx[:50], len(experiment.train_loader)
+
+    class Watch:
+        """From before the first update's forward pass to after the last one's step."""
+
+        updates = 0
+
+        def before_update(self, update, model):
+            torch.cuda.set_sync_debug_mode("error")
+
+        def after_update(self):
+            self.updates += 1
+            if self.updates == num_updates:
+                torch.cuda.set_sync_debug_mode("default")
+
+    with (
+        PathRecorder(tmp_path / "path.npy", len(experiment.data.y), 2, 10) as coarse,
+        PathRecorder(tmp_path / "fine.npy", len(rows), 2 * num_updates, 10, rows=rows) as fine,
+    ):
+        product = Product(experiment, [TrainingPath(coarse)])
+        product.observers.insert(
+            0, PathBeforeUpdates(fine, experiment.train_loader.of_samples(rows), product.forward, every=1)
+        )
         product.epoch()
-
-        def watch():
-            updates.append(1)
-            within = 1 <= len(updates) < len(experiment.train_loader)
-            torch.cuda.set_sync_debug_mode("error" if within else "default")
-
-        state = product.state
-        train_epoch(state, product.forward, product.target, product.loss, 0.1, product.observers, watch)
-    assert len(updates) == len(experiment.train_loader) < READ_FINITE_EVERY
+        state, watch = product.state, Watch()
+        observers = [watch, *product.observers]
+        try:
+            train_epoch(state, product.forward, product.target, product.loss, 0.1, observers, watch.after_update)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert watch.updates == num_updates < READ_FINITE_EVERY
+    assert np.load(tmp_path / "fine.npy").any(2).all()
+    assert np.load(tmp_path / "path.npy")[experiment.data.train_idx].any(2).all()

@@ -22,6 +22,7 @@ from models import build_model
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
 from training import experiment, loop, run_folder
+from training.device import Hardware
 from training.run_folder import read_args
 
 QUICK_STUDENT = "--net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
@@ -277,6 +278,21 @@ def test_a_student_is_written_under_its_teacher(in_lab, distill, capsys, teach_t
     assert capsys.readouterr().out.splitlines()[-1] == str(folder)
     assert names(folder) == RUN_FILES  # best_acc, best_loss and the last epoch, as weights and as table
     assert isinstance(seen["target"], target)
+
+
+def test_the_teachers_network_is_placed_when_it_is_decided_whether_networks_are_compiled(in_lab, distill, monkeypatch):
+    choose, place, placed = Hardware.choose, Hardware.place, []
+
+    def undecided(*args):
+        hardware = choose(*args)
+        hardware.compiled = None  # as --compile auto is on CUDA
+        return hardware
+
+    monkeypatch.setattr(Hardware, "choose", undecided)
+    monkeypatch.setattr(Hardware, "decide_compile", lambda hardware, *_: setattr(hardware, "compiled", False))
+    monkeypatch.setattr(Hardware, "place", lambda self, model: placed.append(self.compiled) or place(self, model))
+    distill("--teach_path", TEACHER, "--teach_type", "net", "--run_name", "placed")
+    assert placed == [False, False]  # teacher and student
 
 
 def test_run_project_and_teacher_name_make_the_folder(in_lab, distill):

@@ -129,6 +129,11 @@ class Hardware:
             device = pick_device(before["device"])
         except BadInput:
             raise BadInput(f"--resume: the run so far was on {before['device']}, which this machine has not") from None
+        if before["precision"] == "bfloat16" and args.amp == "auto" and not native_bfloat16(device):
+            raise BadInput(
+                f"--resume: the run so far was in bfloat16, which {hardware_name(device)} does not have and would be "
+                "several times slower to imitate; go on where it is native, or give --amp bf16 to go on here"
+            )
         args.device = device.type
         dtype = None if before["precision"] == "float32" else getattr(torch, before["precision"])
         kept = {name: before[name] for name in ("channels_last", "compiled", "tf32", "cudnn_benchmark")}

@@ -133,6 +133,20 @@ def test_a_model_whose_output_depends_on_batch_or_chance_is_refused(layer, messa
         empirical_ntk(model, *samples[:2])
 
 
+def test_chance_that_no_module_tells_of_is_refused(samples):
+    class Dropping(nn.Linear):
+        def forward(self, x):
+            return super().forward(F.dropout(x, 0.5, self.training))
+
+    model = Dropping(4, 3).double()
+    for way in ("gradients", "push_forward"):
+        with pytest.raises(ValueError, match="draws random numbers"):
+            decompose_step(model, *samples, 0.1, way=way)
+    with pytest.raises(ValueError, match="draws random numbers"):
+        empirical_ntk(model, *samples[:2])
+    decompose_step(model.eval(), *samples, 0.1)
+
+
 def test_batchnorm_in_eval_mode_and_dropout_of_nothing_are_accepted(samples):
     model = nn.Sequential(nn.BatchNorm1d(4).eval(), nn.Dropout(0.0), nn.Linear(4, 3)).double()
     actual = actual_change(model, *samples, 1e-5)
@@ -154,6 +168,11 @@ def test_the_cheaper_way_is_taken(mlp, monkeypatch):
     decompose_step(mlp, x[:1], x, target, 0.1)
     decompose_step(mlp, x, x[:1], target[:1], 0.1)
     assert taken == ["gradients", "push_forward"]
+    taken.clear()
+    # of many by many the batch's gradients are needed anew for every few x_o whose own are kept
+    decompose_step(mlp, x[:40], x[:40], target[:40], 0.1, chunk_size=2)
+    decompose_step(mlp, x[:40], x[:40], target[:40], 0.1, chunk_size=1000)
+    assert taken == ["push_forward", "gradients"]
 
 
 def test_targets_that_do_not_fit_are_refused(mlp, samples):

@@ -162,10 +162,13 @@ def results(name):
     return json.loads(execute.execute(notebook, "FAST").cells[-1].outputs[-1].text)
 
 
-def test_part_1_accuracy_falls_with_the_distance_of_the_target_to_p_star():
+@pytest.mark.parametrize("noise", ["", "_noise"])
+def test_part_1_accuracy_falls_and_ece_rises_with_the_distance_of_the_target_to_p_star(noise):
     found = results("ToyGaussian_Part1_noisylabel")
-    low, high = found["rho_accuracy_interval"]
-    assert low < found["rho_accuracy"] < high < 0
+    low, high = found[f"rho_accuracy{noise}_interval"]
+    assert low < found[f"rho_accuracy{noise}"] < high < -0.5 and found[f"rho_accuracy{noise}"] < -0.8
+    low, high = found[f"rho_ece{noise}_interval"]
+    assert 0.25 < low < found[f"rho_ece{noise}"] < high and found[f"rho_ece{noise}"] > 0.6
 
 
 def test_part_2_the_filtered_path_of_hard_samples_is_nearer_to_p_star():

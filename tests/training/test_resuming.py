@@ -166,6 +166,18 @@ def test_a_resumed_run_keeps_its_precision_or_names_what_it_cannot(place, quick)
         main_gen_teacher.main([*flags, "--resume"])
 
 
+@pytest.mark.parametrize("flag", [[], ["--amp", "auto"]])
+def test_a_run_in_bfloat16_does_not_go_on_imitated_unless_asked_to(workplace, quick, monkeypatch, flag):
+    native = True
+    monkeypatch.setattr(device, "native_bfloat16", lambda device: native)
+    flags = [*quick("--epochs", 1)[:-4], "--epochs", "1"]  # all but --amp off
+    main_gen_teacher.main([*flags, *flag])
+    native = False
+    with pytest.raises(BadInput, match="was in bfloat16, which .* does not have .*--amp bf16"):
+        main_gen_teacher.main([*flags, *flag, "--resume"])
+    main_gen_teacher.main([*flags, "--amp", "bf16", "--resume"])
+
+
 def test_other_hardware_is_said(place, quick, capsys, monkeypatch):
     monkeypatch.setattr(device, "usable_cpus", lambda: 1)
     file = place / "results/Gen_teacher/smallcnndigits_cosine_n0.3/environment.json"
