@@ -16,7 +16,7 @@ from pathlib import Path
 import errors
 from paths import pictures
 from paths.analysis import Analysis, draw, write_page, write_tables
-from paths.comparison import draw_beside
+from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.loose_files import open_files
 from training.recorded_run import open_run
@@ -59,11 +59,13 @@ def open_all(args, problems):
         problems.add(f"--{name}: a run's folder has its own; leave it out")
     with problems.collect():
         recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
-    if args.compare:
+    if args.compare and not Path(args.compare).is_dir():
+        problems.add(f"--compare {args.compare}: there is no such folder; give a run's")
+    elif args.compare:
         with problems.collect():
             other = open_run(args.compare, args.data_dir, with_images=False)
-    if recorded and other and recorded.path.shape[::2] != other.path.shape[::2]:
-        problems.add(f"--compare {args.compare}: follows other samples or classes; give a run on the same data")
+    if recorded and other:
+        check_comparable(recorded, other, args.compare, problems)
     for i in args.idx or []:
         if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
             problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")

@@ -193,6 +193,14 @@ def labels_marked(spec, class_names, num_samples, paths=None):
     return _read_csv(path, num_samples, class_names, paths, column="given_label")
 
 
+def agree_by_chance(labels, others, num_classes):
+    """Whether two (N,) label arrays agree no more often than shuffled ones would: they are of different data."""
+    agreement = np.mean(labels == others)
+    shares = [np.bincount(each, minlength=num_classes) / len(labels) for each in (labels, others)]
+    chance = shares[0] @ shares[1]
+    return agreement < 1 and agreement <= chance + 5 * np.sqrt(chance * (1 - chance) / len(labels))
+
+
 def check_alignment(spec, clean, class_names, paths=None):
     """BadInput when the label file was made for rows in another order, or for other data.
 
@@ -202,13 +210,10 @@ def check_alignment(spec, clean, class_names, paths=None):
     path, _ = split_file_and_key(spec)
     marked = labels_marked(spec, class_names, len(clean), paths)
     if marked is not None:
-        agreement, num_classes = np.mean(marked == clean), len(class_names)
-        shares = [np.bincount(labels, minlength=num_classes) / len(clean) for labels in (clean, marked)]
-        chance = shares[0] @ shares[1]
-        if agreement < 1 and agreement <= chance + 5 * np.sqrt(chance * (1 - chance) / len(clean)):
+        if agree_by_chance(clean, marked, len(class_names)):
             raise BadInput(
-                f"--ny_file {path}: given_label is the data's label in {agreement:.1%} of the rows, no more than by "
-                "chance: the marks were made on other data; give those"
+                f"--ny_file {path}: given_label is the data's label in {np.mean(marked == clean):.1%} of the rows, no "
+                "more than by chance: the marks were made on other data; give those"
             )
         return
     try:  # under the key clean or clean_label

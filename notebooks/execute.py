@@ -24,7 +24,8 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 MOST_BYTES = 2_000_000
-RUNS = ("run_dir", "clean_run_dir", "human_run_dir", "data_dir")  # flags, and parameters of CIFAR10_path_analysis
+# flags, and parameters of CIFAR10_path_analysis
+RUNS = ("run_dir", "clean_run_dir", "human_run_dir", "human_noisy_run_dir", "data_dir")
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:work|tmp|root|home|Users|private|var)\b[^\s'\"]*")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

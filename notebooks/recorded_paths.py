@@ -24,7 +24,11 @@ from training.recorded_run import open_run
 
 RECORDINGS = {  # flags, epochs and, to try things out, fewer epochs
     "digits": ("--net smallcnn --batch_size 128 --fine_samples 64 --fine_every 2 --augment none", 30, 15),
-    "cifar10": ("--net smallcnn --width 2 --batch_size 64 --train_size 10000 --fine_samples 64 --fine_every 20", 20, 2),
+    "cifar10": (
+        "--net smallcnn --width 2 --batch_size 64 --train_size 10000 --fine_samples 64 --fine_every 20 --augment none",
+        30,
+        2,
+    ),
 }
 
 
@@ -79,12 +83,12 @@ def truth(run):
 
 
 def groups_of(run):
-    """{title: (N,) bool}: all images, and the ones whose labels are worst: mislabelled, or those people disagree on."""
+    """{title: (N,) bool}: all images, and the ones whose labels are worst: those people disagree on, mislabelled."""
     found = {"all images": followed(run)}
     if (p_star := run.recorded.true_probs) is not None:
         if followed(run).sum() > DISAGREED:
             found[f"the {DISAGREED:,} people disagree on most"] = most_disputed(p_star, followed(run))
-    elif mislabelled(run).any():
+    if mislabelled(run).any():
         found["mislabelled images"] = mislabelled(run)
     return found
 

@@ -174,7 +174,9 @@ def draw(analysis, out, step_distances, label_distances):
     pictures.simplex_paths(scene, groups, out / "simplex.png", f"{name}: learning paths in the simplex")
     pictures.probabilities_over_time(scene, groups, out / "probabilities.png", f"{name}: probabilities over training")
     pictures.data_map(analysis.measures, wrong, out / "data_map.png", f"{name}: data map", wrong_name)
-    pictures.measures_against_each_other(analysis.measures, wrong, out / "measures.png", f"{name}: measures")
+    pictures.measures_against_each_other(
+        analysis.measures, wrong, out / "measures.png", f"{name}: measures", wrong_name
+    )
     reference_name, reference = recorded.reference
     title = f"{name}: distance to {reference_name}"
     steps = dict(step_name=recorded.step_name, reference_name=reference_name)
@@ -190,6 +192,7 @@ def draw(analysis, out, step_distances, label_distances):
         wrong,
         difficulty_name=difficulty_name,
         reference_name=reference_name,
+        wrong_name=wrong_name,
     )
     four = [rows[0] for rows in groups.values()]
     seconds = min(0.4, 15 / recorded.path.shape[1])

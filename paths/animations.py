@@ -28,13 +28,20 @@ GREYS = 14  # of the palette, from black to white
 
 
 def distance_against_difficulty(
-    scene, out, difficulty, reference, wrong=None, difficulty_name="base difficulty", reference_name="p*"
+    scene,
+    out,
+    difficulty,
+    reference,
+    wrong=None,
+    difficulty_name="base difficulty",
+    reference_name="p*",
+    wrong_name="given label wrong",
 ):
     """|q_t(x) - reference| against difficulty, moving over training, with its running median.
 
     difficulty: (N,); samples where it is not finite are left out. reference: (N, K) distributions, or (N,) labels.
-    wrong: (N,) bool, marked, or None. Of more than 2,000 samples a random part is drawn. ValueError when there
-    is no sample.
+    wrong: (N,) bool, marked under wrong_name, or None. Of more than 2,000 samples a random part is drawn. ValueError
+    when there is no sample.
     """
     difficulty, num_steps = np.asarray(difficulty, np.float32), scene.path.shape[1]
     known = np.flatnonzero(np.isfinite(difficulty))
@@ -54,7 +61,7 @@ def distance_against_difficulty(
     ax.set(xlim=(x.min() - margin, x.max() + margin), ylim=(0, 1.45), xlabel=plain(difficulty_name, 60))
     ax.set_ylabel(f"L2 distance |q_t - {plain(reference_name, 30)}|")
     clouds = []
-    for name, part, marker, color in plots.by_wrong(wrong, rows, "given label wrong"):
+    for name, part, marker, color in plots.by_wrong(wrong, rows, wrong_name):
         look = dict(marker=marker, lw=0, alpha=0.6, label=f"{name} ({part.sum():,})")
         clouds.append((ax.scatter(x[part], x[part], 9, color, **look), part))
     median = ax.plot(centres, centres, ".-", color="black", lw=2, label="running median")[0]

@@ -1,13 +1,36 @@
 """Samples of one run beside the same samples in another: a noisy run beside a clean one."""
 
+import warnings
+
 import numpy as np
 
+from data.noise import agree_by_chance
 from errors import BadInput
 from paths import measures, pictures
 from paths.pictures import Scene
 from paths.plots import evenly
 
 SAMPLES = 4
+
+
+def check_comparable(first, other, flag_value, problems):
+    """Add to problems when two Recorded are of other data; warn when one is longer."""
+    if first.path.shape[::2] != other.path.shape[::2]:
+        problems.add(f"--compare {flag_value}: follows other samples or classes; give a run on the same data")
+        return
+    known = [r.given if r.clean is None else r.clean for r in (first, other)]
+    if agree_by_chance(*known, first.path.shape[2]):
+        problems.add(
+            f"--compare {flag_value}: its labels agree with those of {first.name} no more than by chance; "
+            "give a run on the same data"
+        )
+    lengths = [r.path.shape[1] for r in (first, other)]
+    if lengths[0] != lengths[1]:
+        warnings.warn(
+            f"--compare {flag_value}: has {lengths[1]} {other.step_name}s, {first.name} {lengths[0]}; steps that are "
+            f"as far along are shown beside each other, under the numbers of {first.name}'s",
+            stacklevel=2,
+        )
 
 
 def draw_beside(analysis, other, out, samples=None):

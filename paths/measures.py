@@ -183,11 +183,14 @@ def compute(path, labels, reference=None, smoothing=None, el2n_step=None):
 
 
 def low_pass(path, smoothing=None):
-    """The filtered path (N, T, K) float32: the moving average that Filter-KD's table keeps, at every step."""
+    """The filtered path (N, T, K) float32: the moving average that Filter-KD's table keeps, at every step.
+
+    NaN for rows never visited.
+    """
     smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
     out = np.empty(path.shape, np.float32)
     for rows, q in chunks(path):
-        out[rows] = filtered(q, smoothing).transpose(2, 1, 0)
+        out[rows] = np.where(q.any((0, 1)), filtered(q, smoothing), np.nan).transpose(2, 1, 0)
     return out
 
 

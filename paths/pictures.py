@@ -215,11 +215,11 @@ def data_map(measures, wrong, out, title, wrong_name="given label wrong"):
     save(fig, out, title)
 
 
-def measures_against_each_other(measures, wrong, out, title):
+def measures_against_each_other(measures, wrong, out, title, wrong_name="given label wrong"):
     """Spearman's rank correlation of all measures, and the difficulty measures against each other.
 
     measures: {name: (N,)}; rows where one is NaN are left out, infinite values count as ranks. wrong: (N,) bool,
-    marked in the scatter plots, or None.
+    marked in the scatter plots under wrong_name, or None.
     """
     names, table = list(measures), np.stack([np.asarray(values, float) for values in measures.values()])
     there = np.flatnonzero(~np.isnan(table).any(0))
@@ -243,7 +243,7 @@ def measures_against_each_other(measures, wrong, out, title):
     pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
     for place, (a, b) in enumerate(pairs):
         i, j = names.index(a), names.index(b)
-        for name, rows, marker, color in plots.by_wrong(wrong, there, "given label wrong"):
+        for name, rows, marker, color in plots.by_wrong(wrong, there, wrong_name):
             part = drawn[rows[drawn]]
             axes[place].scatter(table[i, part], table[j, part], 8, color, marker=marker, lw=0, alpha=0.5, label=name)
         axes[place].set(xlabel=DIFFICULTIES[a], ylabel=DIFFICULTIES[b])

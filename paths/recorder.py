@@ -256,7 +256,7 @@ def read_sidecar(path):
     except (OSError, ValueError) as problem:
         raise ValueError(f"{sidecar}: not readable ({problem})") from None
     if not isinstance(content, dict) or not isinstance(content.get("complete"), dict):
-        raise ValueError(f"{sidecar}: does not describe a path")
+        raise ValueError(f"{sidecar}: does not describe the path beside it; move it away, or take an intact copy")
     written = content.pop("crc32", None)  # files of before had none
     if written is not None and written != _crc32_of(content):
         raise ValueError(f"{sidecar}: is not what was written (its crc32 differs); take an intact copy")

@@ -14,8 +14,10 @@ from sklearn.datasets import load_digits
 
 import analyze_paths
 import main_gen_path
+from data.datasets import fingerprint
 from errors import BadInput
 from files import read_json, write_json
+from paths import plots
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
 
@@ -329,7 +331,7 @@ def test_all_mistakes_come_at_once(runs, workplace):
     for part in (
         "--labels: a run's folder has its own",
         "--idx 99999",
-        "nowhere/args.json",
+        "--compare nowhere: there is no such folder",
         "--out a/b: there is no folder",
     ):
         assert part in text
@@ -339,6 +341,33 @@ def test_all_mistakes_come_at_once(runs, workplace):
         folder = workplace / "none"
         shutil.copytree(runs["noisy"], folder, ignore=shutil.ignore_patterns("PATH_*", "analysis"))
         analyze_paths.main([str(folder)])
+
+
+def test_a_run_on_other_data_is_no_comparison_and_one_of_another_length_is_told(runs, workplace, capsys, tables_only):
+    run = ["--dataset", "digits", "--net", "smallcnn", "--train_size", "600", "--seed", "1", "--augment", "none"]
+    other = main_gen_path.main([*run, "--epochs", "1", "--run_name", "other"])
+    analyze_paths.main([str(runs["noisy"]), "--compare", str(other)])
+    said = capsys.readouterr().err
+    assert f"warning: --compare {other}: has 1 epochs" in said and "as far along" in said
+
+    with np.load(other / "labels.npz") as kept:
+        arrays = dict(kept)
+    settings = read_json(other / "args.json")
+    for name in ("y", "ny"):
+        arrays[name] = np.roll(arrays[name], 103)
+        settings["resolved"][f"{name}_sha256"] = fingerprint(arrays[name])
+    np.savez(other / "labels.npz", **arrays)
+    write_json(other / "args.json", settings)
+    (other / "checksums.json").unlink()
+    with pytest.raises(BadInput, match="--compare .*: its labels agree with those of run_noisy no more than by chance"):
+        analyze_paths.main([str(runs["noisy"]), "--compare", str(other)])
+
+
+def test_where_nobody_knows_what_is_wrong_pictures_speak_of_suspects(runs, workplace, monkeypatch):
+    named = []
+    monkeypatch.setattr(plots, "by_wrong", lambda *given, real=plots.by_wrong: named.append(given[2]) or real(*given))
+    analyze_paths.main([str(runs["clean"])])
+    assert named == ["suspect"] * len(named) and len(named) >= 3  # data map, measures, distance.gif
 
 
 def test_labels_corrected_by_hand_are_not_judged_by_the_old_ones(runs, workplace, tables_only, capsys):

@@ -62,6 +62,13 @@ def test_chunks_do_not_matter(monkeypatch):
         np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
 
 
+def test_the_filtered_path_of_a_row_never_visited_is_nan():
+    path, _ = random_path()
+    path[2] = 0
+    found = np.isnan(low_pass(path, 0.3))
+    assert found[2].all() and not np.delete(found, 2, axis=0).any()
+
+
 def test_the_filter_is_the_tables_own_moving_average():
     path, _ = random_path()
     table = PredictionTable(9, 4, 0.3)
