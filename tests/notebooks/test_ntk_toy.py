@@ -1,9 +1,8 @@
 """notebooks/ntk_toy.py: its hand-written SGD against PyTorch's, the linearised network against a linear one."""
 
 import copy
-import sys
-from pathlib import Path
 
+import ntk_toy
 import pytest
 import torch
 from torch import nn
@@ -13,10 +12,6 @@ from dynamics import decompose_step, empirical_ntk
 from supervision.losses import cross_entropy
 from supervision.targets import OneHot
 from training.loop import TrainingState, train_epoch
-
-sys.path.append(str(Path(__file__).parents[2] / "notebooks"))
-
-import ntk_toy  # noqa: E402
 
 
 @pytest.fixture
