@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.side_by_side import MORE, Race, Ratio
+from benchmarks.side_by_side import Race, Ratio, most_calls
 from benchmarks.workload import Product
 from models import build_model
 from paths.recorder import PathRecorder
@@ -125,7 +125,7 @@ def races(work):
         experiment = work.experiment(net, work.steps(net, on_cpu=steps))
         contenders = {"product": Product(experiment), "published": PublishedStyle(experiment, workers)}
         ratios = [Ratio(f"{net}: published style / product", "published", "product", goal, more_is_better=True)]
-        num_steps = MORE * turns + 1
+        num_steps = most_calls(turns)
         shape = (len(experiment.data.y), num_steps, experiment.dataset.num_classes)
         with PathRecorder(work.folder / f"published_{net}.npy", *shape) as recorder:
             if net == "smallcnn":

@@ -87,6 +87,11 @@ def run(race, wait=lambda: None):
     return figures
 
 
+def most_calls(turns):
+    """Of a contender in a race of at least so many turns, its warm-up among them."""
+    return MORE * turns + 1
+
+
 def in_turns(contenders, repeats, wait=lambda: None, around=lambda name: contextlib.nullcontext(), seconds=0):
     """{name: (repeats,) seconds, or what it returned as Measured}. around(name): a context for each call.
 

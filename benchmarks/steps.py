@@ -1,6 +1,6 @@
 """The product's training step, all figures and the table on, beside a bare loop; and what recording paths adds."""
 
-from benchmarks.side_by_side import MORE, Race, Ratio
+from benchmarks.side_by_side import Race, Ratio, most_calls
 from benchmarks.workload import Bare, Product
 from paths.recorder import PathRecorder
 from training.observers import TrainingPath
@@ -14,7 +14,7 @@ def races(work):
             continue
         turns = work.turns(turns)
         experiment = work.experiment(net, work.steps(net, on_cpu=steps))
-        shape = (len(experiment.data.y), MORE * turns + 1, experiment.dataset.num_classes)
+        shape = (len(experiment.data.y), most_calls(turns), experiment.dataset.num_classes)
         with PathRecorder(work.folder / f"steps_{net}.npy", *shape) as recorder:
             bare, product = Bare(experiment), Product(experiment)
             recording = Product(experiment, [TrainingPath(recorder)])
