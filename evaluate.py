@@ -15,9 +15,9 @@ import errors
 from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, is_image
 from data.loader import IndexedLoader
-from files import whole_file, write_json
+from files import read_json, whole_file, write_json
 from models import load_weights
-from training.device import Hardware
+from training.device import PRECISIONS, Hardware, check_description, pick_device
 from training.figures import plot_confusion, plot_reliability
 from training.loop import metrics, predict
 from training.run_folder import check_sizes, checkpoint_path, network_of, read_args
@@ -39,8 +39,24 @@ def make_parser():
         help="auto: CUDA, else MPS, else CPU",
         **errors.one_of(["auto", "cpu", "cuda", "mps"]),
     )
-    flag("--amp", default="auto", help="mixed precision", **errors.one_of(["auto", "off", "bf16", "fp16"]))
+    flag(
+        "--amp",
+        default="auto",
+        help="mixed precision; auto: the run's (float32 for float16 on a CPU, which cannot)",
+        **errors.one_of(["auto", "off", "bf16", "fp16"]),
+    )
     return parser
+
+
+def precision_of(args):
+    """--amp, or for auto that of the run, where its folder says so."""
+    file = Path(args.run_dir) / "environment.json"
+    if args.amp != "auto" or not file.is_file():
+        return args.amp
+    found = read_json(file)
+    check_description(found, file)
+    amp = {precision: amp for amp, precision in PRECISIONS.items()}[found["precision"]]
+    return "off" if amp == "fp16" and pick_device(args.device).type == "cpu" else amp
 
 
 def open_test_set(args, settings):
@@ -117,7 +133,7 @@ def main(argv=None):
     args, problems = make_parser().parse_collecting(argv)
     hardware = settings = model = dataset = files = None
     with problems.collect():
-        hardware = Hardware.choose(Namespace(device=args.device, amp=args.amp, compile="off"))
+        hardware = Hardware.choose(Namespace(device=args.device, amp=precision_of(args), compile="off"))
         hardware.apply()
     with problems.collect():
         settings = read_args(args.run_dir)

@@ -171,8 +171,8 @@ def generator(seed, role):
 
 def with_weight_seed(seed, build):
     """build()'s result, its weights drawn from the seed of the weights; the global generator is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(role_seed(seed, "weights"))
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU: no GPU's generator is asked or seeded
+        torch.default_generator.manual_seed(role_seed(seed, "weights"))
         return build()
 
 

@@ -4,6 +4,8 @@ Randomness is drawn for a whole epoch at once (draw), so that an epoch can be en
 device with the same result; apply() is a pure function of images and draws.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -63,16 +65,22 @@ def _reach(image_size):
 def _shifted(images, shift, flip):
     height, width = images.shape[1:3]
     reach = _reach(min(height, width))
-    y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    if flip is not None:
-        x = torch.where(flip[:, None], width - 1 - x, x)
+    first, window, mirrored = _pixels(len(images), height, width, reach, images.device)
     # A zero border, then one index_select of pixels for crop and flip: indexing by three tensors takes twice as long.
     bordered = F.pad(images, (0, 0, reach, reach, reach, reach))
-    high, wide = bordered.shape[1:3]
-    first = high * torch.arange(len(images), device=images.device)[:, None] + reach
-    rows, columns = first + y + shift[:, 0, None], reach + x + shift[:, 1, None]
-    pixel = (wide * rows)[:, :, None] + columns[:, None, :]
+    corner = torch.add(first + shift[:, 1], shift[:, 0], alpha=bordered.shape[2])[:, None, None]
+    pixel = corner + (window if flip is None else torch.where(flip[:, None, None], mirrored, window))
     return bordered.flatten(0, 2).index_select(0, pixel.flatten()).view_as(images)
+
+
+@functools.lru_cache(8)
+def _pixels(batch_size, height, width, reach, device):
+    """Numbers of pixels in a batch of images with a border: of each image's own first one (B,), and, counted from it, of
+    all in the order of rows, and with each row mirrored (height, width). The same for every batch of a size."""
+    high, wide = height + 2 * reach, width + 2 * reach
+    first = high * wide * torch.arange(batch_size, device=device) + wide * reach + reach
+    window = wide * torch.arange(height, device=device)[:, None] + torch.arange(width, device=device)
+    return first, window, window.flip(1)
 
 
 def _resized_crop(images, box, flip):
@@ -88,5 +96,8 @@ def _resized_crop(images, box, flip):
         1,
     )
     pixels = images.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(theta, pixels.shape, align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    grid, padding = F.affine_grid(theta, pixels.shape, align_corners=False), "border"
+    if pixels.device.type == "mps":  # which pads by no border before torch 2.13: the same, by coordinates kept inside
+        edge = 1 - 1 / torch.tensor(images.shape[2:0:-1], dtype=torch.float32, device=pixels.device)
+        grid, padding = grid.clamp(-edge, edge), "zeros"
+    return F.grid_sample(pixels, grid, padding_mode=padding, align_corners=False).permute(0, 2, 3, 1)

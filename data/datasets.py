@@ -5,6 +5,7 @@ Adding one is adding a function to DATASETS that takes the arguments and returns
 
 import dataclasses
 import hashlib
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +47,18 @@ class Split:
         """(images, places): where some rows are to be read on a device, whoever else reads them.
 
         images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
-        sets that are no folder, all who ask share one copy.
+        sets that are no folder, all who ask share one copy. BadInput when a GPU's memory is too small for that.
         """
+        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         if not isinstance(self.images, FolderImages):
+            if self.images.device.type != device.type and self.images.nbytes > left:
+                raise BadInput(
+                    f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, {left / 1e9:.1f} GB of "
+                    "its memory are free; free it, give --device cpu, or make them an image folder, which is streamed"
+                )
             self.images = self.images.to(device)
             return self.images, rows
-        if not self.images.fits_in_memory(rows):
+        if not self.images.fits_in_memory(rows) or len(rows) * math.prod(self.images.shape[1:]) > left / 2:
             return self.images, rows
         images = self.images.into_memory(rows)
         if device.type == "cpu":

@@ -79,27 +79,31 @@ class IndexedLoader:
         # Drawn on the CPU, the same for every device, and brought to the device once an epoch: each time a GPU waits.
         # Without an order nothing is brought.
         drawn = None if self.order is None else torch.randperm(n, generator=self.order)
-        position = torch.arange(n, device=self.device) if drawn is None else drawn.to(self.device)
         draws = augment.draw(self.augment_kind, n, image_size, self.augmentation)
-        draws = {key: value.to(self.device) for key, value in draws.items()}
+        rows, y, ny, idx = self.rows, self.y, self.ny, self.idx
+        if drawn is not None:  # all is put in order once an epoch: a batch is then a slice, which costs a GPU nothing
+            position = drawn.to(self.device)
+            rows, y, ny, idx = (v[position] for v in (rows, y, ny, idx))
+            draws = {key: value[drawn].to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]
-        batches = [position[part] for part in parts]
         if self.streamed:
-            on_cpu = torch.arange(n) if drawn is None else drawn
-            pixels = self._stream([on_cpu[part] for part in parts])
+            rows = rows.cpu()
+            pixels = self._stream([rows[part].tolist() for part in parts])
         else:
-            pixels = (self.images.index_select(0, self.rows[batch]) for batch in batches)  # faster than indexing
-        for batch, images in zip(batches, pixels, strict=True):
-            images = augment.apply(images, {key: value[batch] for key, value in draws.items()})
-            yield self._normalise(images), self.y[batch], self.ny[batch], self.idx[batch]
+            pixels = (self.images.index_select(0, rows[part]) for part in parts)  # faster than indexing
+        for part, images in zip(parts, pixels, strict=True):
+            images = augment.apply(images, {key: value[part] for key, value in draws.items()})
+            yield self._normalise(images), y[part], ny[part], idx[part]
 
     def _normalise(self, images):
         # The NHWC memory that the gather left, seen as NCHW: what channels_last networks want anyway.
-        return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
+        if self.device.type != "mps":
+            return torch.addcmul(self.shift, images, self.scale).permute(0, 3, 1, 2)
+        # There such memory would reach BatchNorm's backward pass, which is wrong for it (PyTorch issues 175189, 181411).
+        return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).contiguous()
 
-    def _stream(self, batches):
-        rows = [self.rows.cpu()[batch].tolist() for batch in batches]
+    def _stream(self, rows):
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         reader = DataLoader(
             _DecodedRows(self.images),
@@ -113,7 +117,8 @@ class IndexedLoader:
         for images in reader:
             if isinstance(images, str):
                 raise RunFailure(images)
-            yield images.to(self.device, non_blocking=True)
+            # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
+            yield images.to(self.device, non_blocking=self.device.type == "cuda")
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""

@@ -1,7 +1,8 @@
 """The target distributions p_tar: all that OHT, LS, KD, ESKD and Filter-KD differ in.
 
-A target is called as `target(x, label, idx) -> (B, K)`: x (B, C, H, W) is the augmented batch that the
-student sees, label (B,) the possibly noisy label, idx (B,) the sample's row in the training split. The rows
+A target is called as `target(x, label, idx, logits) -> (B, K)`: x (B, C, H, W) is the augmented batch that the
+student sees, label (B,) the possibly noisy label, idx (B,) the sample's row in the training split, logits (B, K)
+what the student says of x, detached (None where no student has looked: none of these targets asks for it). The rows
 of the result are distributions, float32, on x's device, without gradient. Adding a method is adding one.
 """
 
@@ -36,7 +37,7 @@ class OneHot:
     def __init__(self, num_classes):
         self.num_classes = num_classes
 
-    def __call__(self, x, label, idx):
+    def __call__(self, x, label, idx, logits=None):
         return one_hot(label, self.num_classes)
 
 
@@ -46,7 +47,7 @@ class SmoothedLabel:
     def __init__(self, num_classes, epsilon):
         self.num_classes, self.epsilon = num_classes, epsilon
 
-    def __call__(self, x, label, idx):
+    def __call__(self, x, label, idx, logits=None):
         return one_hot(label, self.num_classes) * (1 - self.epsilon) + self.epsilon / self.num_classes
 
 
@@ -62,7 +63,7 @@ class TeacherNetwork:
         self.forward = forward or teacher
 
     @torch.no_grad()
-    def __call__(self, x, label, idx):
+    def __call__(self, x, label, idx, logits=None):
         return F.softmax(self.forward(x).float() / self.tau, dim=1)
 
 
@@ -80,7 +81,7 @@ class TeacherTable:
     def count_unvisited(self, idx):
         return int((~self.visited[torch.as_tensor(idx, device=self.visited.device)]).sum())
 
-    def __call__(self, x, label, idx):
+    def __call__(self, x, label, idx, logits=None):
         rows = self.values[idx]
         return torch.where(self.visited[idx, None], rows, one_hot(label, rows.shape[1]))
 
@@ -91,5 +92,5 @@ class TrueDistribution:
     def __init__(self, probs):
         self.probs = probs.float()
 
-    def __call__(self, x, label, idx):
+    def __call__(self, x, label, idx, logits=None):
         return self.probs[idx]

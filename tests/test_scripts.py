@@ -75,10 +75,10 @@ class Fits:
         seen = {"start": start, "dropout": dropout, "order": order, "images": images, "target": target, "run": run}
         self.seen.append({**seen, **options})
 
-        def watched(x, label, idx):
+        def watched(x, label, idx, logits):
             order.append(idx.clone())
             images.append(x.clone())
-            return target(x, label, idx)
+            return target(x, label, idx, logits)
 
         return self.fit(state, run, args, hardware, watched, valid, test, **options)
 

@@ -1,8 +1,8 @@
 """The one training loop and the one evaluation.
 
 Whatever only looks on is an observer. It may define before_epoch(epoch, model), before_update(update, model),
-after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. A stop comes
-between two updates or within an evaluation: what is saved then goes on with the next update, and an evaluation, an
+after_forward(update, epoch, idx, logits), when p_tar is made already, and after_epoch(epoch, model); none changes what is
+learned. probabilities(logits) is the softmax that all of them share. A stop comes between two updates or within an evaluation: what is saved then goes on with the next update, and an evaluation, an
 observer's too, is made again.
 """
 
@@ -23,12 +23,21 @@ READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU 
 
 
 class EpochSoFar:
-    """The epoch in hand: updates made, figures of the training pass, and the loader's generators at its start."""
+    """The epoch in hand: updates made, what its figures are made of, and the loader's generators at its start.
 
-    def __init__(self, loader_at_start, device):
-        self.loader_at_start, self.updates, self.started = loader_at_start, 0, time.perf_counter()
-        self.total, self.finite = torch.zeros((), device=device), torch.ones((), dtype=torch.bool, device=device)
-        self.seen = []  # (3, B) a batch: confidence, right by the given label, right by the clean one; on the device
+    Of an update no more is kept than there is, on the device, and looked at together later: a GPU would spend as long on
+    a few tiny operations as on a layer.
+    """
+
+    def __init__(self, loader_at_start):
+        self.loader_at_start, self.started = loader_at_start, time.perf_counter()
+        self.losses, self.sizes = [], []  # an update each: the batch's mean loss, its samples
+        self.seen = []  # tuples of (n,) tensors: confidence, predicted, given and clean label
+        self._checked = 0  # losses known to be finite
+
+    @property
+    def updates(self):
+        return len(self.losses)
 
     @property
     def seconds(self):
@@ -36,32 +45,52 @@ class EpochSoFar:
 
     @torch.no_grad()
     def add(self, value, logits, y, ny):
-        self.updates += 1
-        self.total += value * len(y)
-        self.finite &= value.isfinite()
-        confidence, predicted = F.softmax(logits, 1).max(1)
-        self.seen.append(torch.stack([confidence, predicted == ny, predicted == y]))
+        self.losses.append(value)
+        self.sizes.append(len(y))
+        self.seen.append((*probabilities(logits).max(1), ny, y))
+
+    def is_finite(self):
+        """Whether all losses are finite; a GPU is waited for."""
+        new = self.losses[self._checked :]
+        finite = not new or bool(torch.stack(new).isfinite().all())
+        self._checked += len(new) if finite else 0
+        return finite
 
     def figures(self):
-        confidence, right, right_clean = torch.cat(self.seen, 1).cpu()
+        confidence, predicted, ny, y = (v.cpu() for v in self._all_seen())
+        losses, sizes = torch.stack(self.losses).cpu().double(), torch.tensor(self.sizes)
+        right = predicted == ny
         return {
-            "train_loss": float(self.total) / len(confidence),
+            "train_loss": float((losses * sizes).sum() / sizes.sum()),
             "train_acc_noisy": float(right.double().mean()),
-            "train_acc_clean": float(right_clean.double().mean()),
+            "train_acc_clean": float((predicted == y).double().mean()),
             "train_ece": expected_calibration_error(confidence, right),
         }
 
+    def _all_seen(self):
+        return [torch.cat(parts) for parts in zip(*self.seen, strict=True)]
+
     def state_dict(self):
-        kept = {name: getattr(self, name) for name in ("loader_at_start", "updates", "seconds", "total", "finite")}
-        return {**kept, "seen": torch.cat(self.seen, 1)}
+        kept = {name: getattr(self, name) for name in ("loader_at_start", "seconds", "sizes")}
+        return {**kept, "losses": torch.stack(self.losses), "seen": self._all_seen()}
 
     @classmethod
     def from_state_dict(cls, state, device):
-        so_far = cls(state["loader_at_start"], device)
-        so_far.updates, so_far.started = state["updates"], time.perf_counter() - state["seconds"]
-        so_far.total, so_far.finite = state["total"].to(device), state["finite"].to(device)
-        so_far.seen = [state["seen"].to(device)]
+        so_far = cls(state["loader_at_start"])
+        so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
+        so_far.losses = list(state["losses"].to(device))
+        so_far.seen = [tuple(v.to(device) for v in state["seen"])]
         return so_far
+
+
+def probabilities(logits, temperature=1.0):
+    """softmax(logits / temperature). At temperature 1 it is made once for a batch and kept with its logits: the table, the
+    paths and the figures all want it."""
+    if temperature != 1:
+        return F.softmax(logits / temperature, 1)
+    if not hasattr(logits, "softmax_kept"):
+        logits.softmax_kept = F.softmax(logits, 1)
+    return logits.softmax_kept
 
 
 @dataclass
@@ -112,8 +141,10 @@ class TrainingState:
             if self.so_far.updates:
                 state["so_far"] = self.so_far.state_dict()
         state["global_generator"] = torch.get_rng_state()  # dropout's
-        if torch.cuda.is_available():
-            state["cuda_generators"] = torch.cuda.get_rng_state_all()
+        if self.loader.device.type == "cuda":  # of the GPU that is used
+            state["cuda_generators"] = [torch.cuda.get_rng_state(self.loader.device)]
+        if self.loader.device.type == "mps":
+            state["mps_generator"] = torch.mps.get_rng_state()
         return state
 
     def load_state_dict(self, state):
@@ -125,8 +156,10 @@ class TrainingState:
             recorder.load_state_dict(state["recorders"][name])
         self.so_far = state["so_far"] and EpochSoFar.from_state_dict(state["so_far"], self.loader.device)
         torch.set_rng_state(state["global_generator"])
-        if "cuda_generators" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_generators"])
+        if self.loader.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_generators"][0], self.loader.device)
+        if self.loader.device.type == "mps" and "mps_generator" in state:  # it was not always saved
+            torch.mps.set_rng_state(state["mps_generator"])
 
     def _parts(self):
         return [name for name in ("model", "optimizer", "scaler", "loader", "table") if getattr(self, name) is not None]
@@ -157,22 +190,22 @@ def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=
     """One pass over the training set, or the rest of one that was stopped. Returns train_loss, train_acc_noisy,
     train_acc_clean, train_ece.
 
-    forward: x -> float32 logits. target(x, label, idx) -> p_tar (B, K). loss(logits, p_tar) -> scalar.
+    forward: x -> float32 logits. target(x, label, idx, logits) -> p_tar (B, K). loss(logits, p_tar) -> scalar.
     The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
     hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
     so_far = begin_epoch(state, lr, observers)
     for x, y, ny, idx in state.loader.batches(so_far.updates):
         tell(observers, "before_update", state.update, state.model)
-        p_tar = target(x, ny, idx)
         logits = forward(x)
-        tell(observers, "after_forward", state.update, state.epoch, idx, logits.detach())
-        value = loss(logits, p_tar)
+        seen = logits.detach()
+        value = loss(logits, target(x, ny, idx, seen))
+        tell(observers, "after_forward", state.update, state.epoch, idx, seen)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(value).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        end_update(state, value, logits, y, ny)
+        end_update(state, value, seen, y, ny)
         between_updates()
     check_finite(state)
     return so_far.figures()
@@ -185,13 +218,13 @@ def begin_epoch(state, lr, observers=()):
         group["lr"] = lr
     if state.so_far is None:
         tell(observers, "before_epoch", state.epoch, state.model)
-        state.so_far = EpochSoFar(state.loader.state_dict(), state.loader.device)
+        state.so_far = EpochSoFar(state.loader.state_dict())
     return state.so_far
 
 
 def end_update(state, value, logits, y, ny):
-    """Count an update, and its figures."""
-    state.so_far.add(value.detach(), logits.detach(), y, ny)
+    """Count an update, and keep what its figures need. logits: detached."""
+    state.so_far.add(value.detach(), logits, y, ny)
     state.update += 1
     if state.update % READ_FINITE_EVERY == 0:
         check_finite(state)
@@ -205,7 +238,7 @@ def tell(observers, moment, *what):
 
 def check_finite(state):
     """RunFailure when the loss of the epoch in hand was not finite: to be asked before anything is saved."""
-    if state.so_far is not None and not state.so_far.finite:
+    if state.so_far is not None and not state.so_far.is_finite():
         _diverged(state)
 
 

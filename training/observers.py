@@ -2,11 +2,10 @@
 
 import uuid
 
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from errors import BadInput
-from training.loop import predict
+from training.loop import predict, probabilities
 from training.run_folder import RESULTS
 
 
@@ -17,7 +16,7 @@ class TableUpdater:
         self.table, self.temperature = table, temperature
 
     def after_forward(self, update, epoch, idx, logits):
-        self.table.update(idx, F.softmax(logits / self.temperature, dim=1))
+        self.table.update(idx, probabilities(logits, self.temperature))
 
 
 class TrainingPath:
@@ -27,7 +26,7 @@ class TrainingPath:
         self.recorder = recorder
 
     def after_forward(self, update, epoch, idx, logits):
-        self.recorder.record(epoch, idx, F.softmax(logits, dim=1))
+        self.recorder.record(epoch, idx, probabilities(logits))
 
 
 class _WatchedPath:
@@ -41,7 +40,7 @@ class _WatchedPath:
 
     def _record(self, step, model):
         logits, _, _, idx = predict(model, self.forward, self.loader)
-        self.recorder.record(step, idx, F.softmax(logits, dim=1))
+        self.recorder.record(step, idx, probabilities(logits))
 
 
 class PathBeforeEpochs(_WatchedPath):

@@ -79,14 +79,14 @@ def train_epoch(trainings, whole, loss, lr, between_updates=lambda: None):
     for batches in zip(*loaders, strict=True):
         for t in trainings:
             tell(t.observers, "before_update", t.state.update, t.state.model)
-        p_tars = [t.target(x, ny, idx) for t, (x, _, ny, idx) in zip(trainings, batches, strict=True)]
         logits = whole.forward([x for x, *_ in batches])
-        values = [loss(of_one, p_tar) for of_one, p_tar in zip(logits, p_tars, strict=True)]
-        for t, of_one, (*_, idx) in zip(trainings, logits.detach(), batches, strict=True):
-            tell(t.observers, "after_forward", t.state.update, t.state.epoch, idx, of_one)
+        seen, values = list(logits.detach()), []
+        for t, of_one, kept, (x, _, ny, idx) in zip(trainings, logits, seen, batches, strict=True):
+            values.append(loss(of_one, t.target(x, ny, idx, kept)))
+            tell(t.observers, "after_forward", t.state.update, t.state.epoch, idx, kept)
         whole.step(sum(values), lr)
-        for t, value, of_one, (_, y, ny, _) in zip(trainings, values, logits, batches, strict=True):
-            end_update(t.state, value, of_one, y, ny)
+        for t, value, kept, (_, y, ny, _) in zip(trainings, values, seen, batches, strict=True):
+            end_update(t.state, value, kept, y, ny)
         between_updates()
     whole.write_back()
     for t in trainings:

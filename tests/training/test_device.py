@@ -99,7 +99,7 @@ def test_on_a_gpu_only_a_long_run_is_compiled(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flags, capability, dtype, tf32, benchmark",
+    "flags, capability, dtype, tf32, cudnn_benchmark",
     [
         ({}, (8, 0), torch.bfloat16, True, True),
         ({}, (7, 5), None, False, True),
@@ -108,9 +108,9 @@ def test_on_a_gpu_only_a_long_run_is_compiled(monkeypatch):
         ({"deterministic": True}, (8, 0), torch.bfloat16, True, False),
     ],
 )
-def test_a_gpus_arithmetic_follows_from_what_it_can(monkeypatch, flags, capability, dtype, tf32, benchmark):
+def test_a_gpus_arithmetic_follows_from_what_it_can(monkeypatch, flags, capability, dtype, tf32, cudnn_benchmark):
     hardware = on_cuda(monkeypatch, capability, **flags)
-    assert (hardware.dtype, hardware.tf32, hardware.cudnn_benchmark) == (dtype, tf32, benchmark)
+    assert (hardware.dtype, hardware.tf32, hardware.cudnn_benchmark) == (dtype, tf32, cudnn_benchmark)
     assert hardware.compiled is (False if flags.get("deterministic") else None)  # equal runs: nothing is timed
 
 
