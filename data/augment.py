@@ -75,8 +75,8 @@ def _shifted(images, shift, flip):
 
 @functools.lru_cache(8)
 def _pixels(batch_size, height, width, reach, device):
-    """Numbers of pixels in a batch of images with a border: of each image's own first one (B,), and, counted from it, of
-    all in the order of rows, and with each row mirrored (height, width). The same for every batch of a size."""
+    """Numbers of pixels in a batch of images with a border: of each image's own first one (B,); counted from it, of
+    all of them, and of all with each row mirrored (height, width). The same for every batch of a size."""
     high, wide = height + 2 * reach, width + 2 * reach
     first = high * wide * torch.arange(batch_size, device=device) + wide * reach + reach
     window = wide * torch.arange(height, device=device)[:, None] + torch.arange(width, device=device)

@@ -53,8 +53,8 @@ class Split:
         if not isinstance(self.images, FolderImages):
             if self.images.device.type != device.type and self.images.nbytes > left:
                 raise BadInput(
-                    f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, {left / 1e9:.1f} GB of "
-                    "its memory are free; free it, give --device cpu, or make them an image folder, which is streamed"
+                    f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, of its memory "
+                    f"{left / 1e9:.1f} GB are free; free it, give --device cpu, or make them an image folder"
                 )
             self.images = self.images.to(device)
             return self.images, rows

@@ -11,6 +11,8 @@ from data.images import FolderImages
 from errors import RunFailure
 from untrusted import printable, reason
 
+NCHW = torch.contiguous_format
+
 
 def num_batches(num_samples, batch_size, training=True):
     """Batches in an epoch: a short last one counts; in training one of a single sample joins the one before it."""
@@ -100,8 +102,9 @@ class IndexedLoader:
         # The NHWC memory that the gather left, seen as NCHW: what channels_last networks want anyway.
         if self.device.type != "mps":
             return torch.addcmul(self.shift, images, self.scale).permute(0, 3, 1, 2)
-        # There such memory would reach BatchNorm's backward pass, which is wrong for it (PyTorch issues 175189, 181411).
-        return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).contiguous()
+        # There such memory reaches BatchNorm's backward pass, which is wrong for it (PyTorch issues 175189, 181411).
+        # clone(): contiguous() would leave the strides of grey images as they are, which look like NHWC.
+        return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).clone(memory_format=NCHW)
 
     def _stream(self, rows):
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.

@@ -1,16 +1,31 @@
-"""The same science on a GPU: each test runs once a device and skips, saying so, where there is none."""
+"""The same science on a GPU: each test runs once a device and skips, saying so, where there is none.
+
+On every machine the same code runs on devices that are pretended (tests/pretend_device.py).
+"""
+
+import csv
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import cifar10h_gen_path
+import evaluate
 import main_distill
+import main_gen_path
 import main_gen_teacher
-from benchmarks.workload import Product
-from errors import Interrupted, Problems
+import old_cifar_noisy
+from benchmarks.operations import of_an_update
+from benchmarks.workload import Bare, Product, Workload
+from data.images import FolderImages
+from errors import BadInput, Interrupted, Problems
 from paths import recorder as recorder_module
 from paths.recorder import PathRecorder
 from supervision.table import PredictionTable
+from tests.pretend_device import PretendedDevice
 from training import interruption
 from training.experiment import Experiment
 from training.loop import READ_FINITE_EVERY, train_epoch
@@ -21,11 +36,24 @@ from utils import experiment_parser, get_loaders
 AVAILABLE = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
+def skip_unless_there(kind):
+    if not AVAILABLE[kind]:
+        pytest.skip(f"no {kind} device on this machine")
+
+
 @pytest.fixture(params=AVAILABLE)
-def device(request):
-    if not AVAILABLE[request.param]:
-        pytest.skip(f"no {request.param} device on this machine")
+def real_device(request):
+    skip_unless_there(request.param)
     return request.param
+
+
+@pytest.fixture(params=[*AVAILABLE, *(f"pretended-{kind}" for kind in AVAILABLE)])
+def device(request):
+    pretended, kind = "pretended" in request.param, request.param.split("-")[-1]
+    if not pretended:
+        skip_unless_there(kind)
+    with PretendedDevice(kind) if pretended else nullcontext():
+        yield kind
 
 
 def test_a_batch_is_the_same_on_every_device(device):
@@ -54,9 +82,9 @@ def test_the_table_averages_the_same_on_every_device(device):
 
 
 @pytest.mark.parametrize("amp", ["off", "auto", "fp16"])
-def test_teacher_and_students_train_on_the_device(device, amp, tmp_path, monkeypatch):
+def test_teacher_and_students_train_on_the_device(real_device, amp, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    common = ["--net", "smallcnn", "--epochs", "2", "--device", device, "--amp", amp, "--augment", "crop_flip"]
+    common = ["--net", "smallcnn", "--epochs", "2", "--device", real_device, "--amp", amp, "--augment", "crop_flip"]
     teacher = main_gen_teacher.main(["--dataset", "digits", "--ny_ratio", "0.4", *common])
     for kind in ("net", "table"):
         student = main_distill.main(["--teach_path", str(teacher), "--teach_type", kind, *common])
@@ -73,7 +101,8 @@ def test_the_same_seed_twice_gives_the_same_batches_on_the_device(device):
 
 def test_deterministic_runs_are_equal_bit_for_bit_interrupted_or_not(device, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--dataset", "digits", "--net", "smallcnn", "--epochs", "3", "--device", device, "--deterministic"]
+    flags = "--dataset digits --net smallcnn --epochs 3 --train_size 300 --batch_size 60 --deterministic".split()
+    flags += ["--device", device]
     runs = [main_gen_teacher.main([*flags, "--run_name", name]) for name in ("one", "two")]
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(RunFolder, "time_to_save", lambda run: patch.setattr(interruption, "_noted", 15))
@@ -126,3 +155,122 @@ def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_p
     assert watch.updates == num_updates < READ_FINITE_EVERY
     assert np.load(tmp_path / "fine.npy").any(2).all()
     assert np.load(tmp_path / "path.npy")[experiment.data.train_idx].any(2).all()
+
+
+@pytest.mark.parametrize("kind", ["cpu", *AVAILABLE])
+def test_the_product_hands_few_operations_more_to_the_device_than_a_bare_loop(kind, tmp_path):
+    # of the batch 9, p_tar and cross-entropy with it 8, table 11
+    with PretendedDevice(kind) if kind != "cpu" else nullcontext():
+        work = Workload(tmp_path, quick=True, device=kind, amp="off")
+        work.image_size = 32  # shifted and flipped
+        work.data_dir = work._make_up()
+        bare, product = (of_an_update(work, "smallcnn", kind) for kind in (Bare, Product))
+    assert bare >= 40  # they are counted
+    assert product - bare <= (33 if kind == "cpu" else 28)  # on a CPU the table looks at values first
+
+
+# ----------------------------------------------------------------------------- whole scripts, on every machine
+
+
+@pytest.fixture(params=AVAILABLE)
+def pretended(request):
+    """The kind of a device; nothing is pretended yet."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def lab(quick, tmp_path_factory):
+    """A teacher trained on the CPU, and the files that some scripts need."""
+    place = tmp_path_factory.mktemp("lab")
+    human = np.full((360, 10), 0.02)
+    human[np.arange(360), digits_test_labels()] = 0.82
+    np.save(place / "cifar10h-probs.npy", human.astype(np.float32))
+    np.save(place / "true.npy", np.full((1437, 10), 0.1, np.float32))
+    for split, each in (("train", 6), ("test", 2)):
+        for c in "ab":
+            (folder := place / "images" / split / c).mkdir(parents=True)
+            for i in range(each):
+                pixels = np.random.default_rng(i + 9 * ord(c)).integers(0, 255, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        main_gen_teacher.main(quick("--ny_ratio", 0.4))
+    return place
+
+
+def digits_test_labels():
+    return get_loaders(experiment_parser("").parse_args(["--dataset", "digits", "--device", "cpu"]))[2].ny.numpy()
+
+
+TEACH = "--teach_path smallcnndigits_cosine_n0.4 --teach_type"
+FOLDER = "--dataset folder --data_dir images --image_size 16 --train_size 12 --batch_size 5 --valid_size 0"
+SCRIPTS = {
+    "teacher": (main_gen_teacher, "--augment crop_flip --ny_ratio 0.2 --run_name a"),
+    "network teaches": (main_distill, f"{TEACH} net --tau 2"),
+    "table teaches": (main_distill, f"{TEACH} table"),
+    "labels teach": (main_distill, "--teach_type onehot --eval_train"),
+    "smooth labels teach": (main_distill, "--teach_type smooth"),
+    "truth teaches": (main_distill, "--teach_type true --true_probs true.npy"),
+    "paths": (main_gen_path, "--fine_every 3"),
+    "paths in eval mode": (main_gen_path, "--fine_every 3 --record eval"),
+    "human labels": (cifar10h_gen_path, "--human_probs cifar10h-probs.npy --fine_every 2 --fine_samples 20"),
+    "comparison": (old_cifar_noisy, "--seeds 1 --path a"),
+    "comparison at once": (old_cifar_noisy, "--seeds 2 --vectorize_seeds --path a"),
+    "streamed folder": (main_gen_teacher, f"{FOLDER} --augment crop_flip --num_work 0"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_comes_to_the_same_on_a_pretended_device(name, pretended, lab, quick, tmp_path, monkeypatch):
+    script, flags = SCRIPTS[name]
+    if name == "streamed folder":
+        monkeypatch.setattr(FolderImages, "fits_in_memory", lambda self, rows: False)
+    found = []
+    for kind in ("cpu", pretended):
+        place = shutil.copytree(lab, tmp_path / kind)
+        monkeypatch.chdir(place)
+        with PretendedDevice(kind) if kind != "cpu" else nullcontext():
+            folder = script.main(quick("--epochs", 1, "--device", kind, *flags.split()))
+            if name == "teacher":
+                evaluate.main([str(folder), "--device", kind])
+        found.append({file.relative_to(place): rows_of(file) for file in sorted(folder.rglob("metrics.csv"))})
+        found[-1] |= {f.relative_to(place): np.load(f) for f in sorted(folder.rglob("*.npy"))}
+    here, there = found
+    assert here.keys() == there.keys() and here
+    for file, values in here.items():
+        np.testing.assert_allclose(there[file], values, atol=2e-3, err_msg=str(file))
+
+
+def rows_of(file):
+    """The figures of a metrics.csv that depend on no clock."""
+    with open(file) as f:
+        rows = [{k: v for k, v in row.items() if "seconds" not in k and v} for row in csv.DictReader(f)]
+    return np.array([[float(v) for v in row.values()] for row in rows])
+
+
+def test_a_run_goes_on_where_there_are_fewer_gpus(workplace, quick):
+    for count, flags in ((2, ["--epochs", 1]), (1, ["--epochs", 2, "--resume"])):
+        with PretendedDevice("cuda", count=count):
+            folder = main_gen_teacher.main(quick("--device", "cuda", "--scheduler", "multi", *flags))
+    assert len(rows_of(folder / "metrics.csv")) == 2
+
+
+def test_the_generator_of_the_device_that_is_used_is_saved_and_no_other(pretended, workplace, quick):
+    with PretendedDevice(pretended) as gpu:
+        folder = main_gen_teacher.main(quick("--epochs", 1, "--device", pretended))
+        saved = torch.load(folder / "last.pt", weights_only=True)
+        other = main_gen_teacher.main(quick("--epochs", 1, "--run_name", "b"))
+        of_cpu = torch.load(other / "last.pt", weights_only=True)
+    [state] = saved["cuda_generators"] if pretended == "cuda" else [saved["mps_generator"]]
+    assert torch.equal(state, gpu.generators[0].get_state())
+    assert not {"cuda_generators", "mps_generator"} & of_cpu.keys()
+
+
+def test_images_that_a_gpu_cannot_hold_are_a_mistake_or_streamed(lab, quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(lab, tmp_path / "lab"))
+    with PretendedDevice("cuda", free=10_000):
+        with pytest.raises(BadInput, match="--device cuda: the images take"):
+            main_gen_teacher.main(quick("--device", "cuda", "--run_name", "b"))
+        assert not list(tmp_path.rglob("*/b/*"))
+        data = get_loaders(experiment_parser("").parse_args([*FOLDER.split(), "--device", "cuda"]))
+    assert all(loader.streamed for loader in data if loader)

@@ -1,9 +1,10 @@
 """The one training loop and the one evaluation.
 
 Whatever only looks on is an observer. It may define before_epoch(epoch, model), before_update(update, model),
-after_forward(update, epoch, idx, logits), when p_tar is made already, and after_epoch(epoch, model); none changes what is
-learned. probabilities(logits) is the softmax that all of them share. A stop comes between two updates or within an evaluation: what is saved then goes on with the next update, and an evaluation, an
-observer's too, is made again.
+after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. after_forward
+comes when p_tar is made; probabilities(logits) is the softmax that all share. A stop comes between two updates or
+within an evaluation: what is saved then goes on with the next update, and an evaluation, an observer's too, is made
+again.
 """
 
 import contextlib
@@ -25,8 +26,8 @@ READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU 
 class EpochSoFar:
     """The epoch in hand: updates made, what its figures are made of, and the loader's generators at its start.
 
-    Of an update no more is kept than there is, on the device, and looked at together later: a GPU would spend as long on
-    a few tiny operations as on a layer.
+    What an update gives is kept on the device and looked at together later: a GPU would spend as long on a few tiny
+    operations as on a layer.
     """
 
     def __init__(self, loader_at_start):
@@ -84,8 +85,8 @@ class EpochSoFar:
 
 
 def probabilities(logits, temperature=1.0):
-    """softmax(logits / temperature). At temperature 1 it is made once for a batch and kept with its logits: the table, the
-    paths and the figures all want it."""
+    """softmax(logits / temperature). At temperature 1 it is made once for a batch and kept with its logits: the table,
+    the paths and the figures all want it."""
     if temperature != 1:
         return F.softmax(logits / temperature, 1)
     if not hasattr(logits, "softmax_kept"):
