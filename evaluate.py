@@ -48,15 +48,16 @@ def make_parser():
     return parser
 
 
-def precision_of(args):
-    """--amp, or for auto that of the run, where its folder says so."""
-    file = Path(args.run_dir) / "environment.json"
-    if args.amp != "auto" or not file.is_file():
-        return args.amp
-    found = read_json(file)
-    check_description(found, file)
-    amp = {precision: amp for amp, precision in PRECISIONS.items()}[found["precision"]]
-    return "off" if amp == "fp16" and pick_device(args.device).type == "cpu" else amp
+def choose_hardware(args):
+    """Hardware by --device and --amp; for --amp auto, where the run's folder says so, in the run's precision."""
+    file, amp = Path(args.run_dir) / "environment.json", args.amp
+    if amp == "auto" and file.is_file():
+        found = read_json(file)
+        check_description(found, file)
+        amp = {precision: amp for amp, precision in PRECISIONS.items()}[found["precision"]]
+        if amp == "fp16" and pick_device(args.device).type == "cpu":
+            amp = "off"
+    return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off"))
 
 
 def open_test_set(args, settings):
@@ -133,7 +134,7 @@ def main(argv=None):
     args, problems = make_parser().parse_collecting(argv)
     hardware = settings = model = dataset = files = None
     with problems.collect():
-        hardware = Hardware.choose(Namespace(device=args.device, amp=precision_of(args), compile="off"))
+        hardware = choose_hardware(args)
         hardware.apply()
     with problems.collect():
         settings = read_args(args.run_dir)

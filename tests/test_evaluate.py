@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import errors
@@ -35,6 +36,23 @@ def test_figures_of_the_last_epoch_are_those_of_metrics_csv(run, capsys):
     for name in ("acc", "nll", "ece", "brier"):
         assert found[name] == pytest.approx(float(rows_of(run)[-1][f"test_{name}"]), abs=1e-4)
     assert (out / "reliability.png").stat().st_size > 5000 and (out / "confusion.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "ran_in, given, dtype",
+    [
+        ("float32", [], None),
+        ("bfloat16", [], torch.bfloat16),
+        ("float16", [], None),  # which a CPU cannot
+        ("bfloat16", ["--amp", "off"], None),
+    ],
+)
+def test_a_run_is_evaluated_in_its_own_precision_whatever_the_machine_offers(run, tmp_path, ran_in, given, dtype):
+    copied = shutil.copytree(run, tmp_path / "run")
+    environment = json.loads((copied / "environment.json").read_text())
+    (copied / "environment.json").write_text(json.dumps({**environment, "precision": ran_in}))
+    args = evaluate.make_parser().parse_args([str(copied), "--device", "cpu", *given])
+    assert evaluate.choose_hardware(args).dtype == dtype
 
 
 def test_a_moved_run_is_evaluated_where_it_is_now(run, tmp_path):

@@ -169,7 +169,9 @@ class Hardware:
         """
         model.to(self.device, memory_format=torch.channels_last if self.channels_last else torch.preserve_format)
         if self.compiled:
-            # A graph for each shape, never one for several: which they are would depend on what the process met before.
+            # A graph for each shape, never one for several: which they are would depend on what the process met before,
+            # and so would what is run uncompiled beyond the usual limit of eight.
+            torch._dynamo.config.recompile_limit = 64
             model.compile(mode="reduce-overhead" if self.uses_graphs(model) else None, dynamic=False)
         return model
 

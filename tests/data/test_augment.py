@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.augment import KINDS, apply, draw, resolve
+from tests.pretend_device import PretendedDevice
 
 
 def seeded(seed=0):
@@ -102,6 +103,15 @@ def test_resized_crops_are_those_of_bilinear_interpolation(kind):
     for i, box in enumerate(draws["box"].tolist()):
         flip = kind == "crop_flip" and bool(draws["flip"][i])
         assert np.allclose(found[i], resized_crop(images[i].numpy().astype(float), *box, flip), atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["crop", "crop_flip"])
+def test_resized_crops_are_the_same_on_mps_which_knows_no_border(kind):
+    images, draws = random_images(6, 9, 9, 3), draw(kind, 6, 65, seeded())
+    draws["box"][0] = torch.tensor([0.0, 0, 1, 1])
+    with PretendedDevice("mps"):
+        found = apply(images.to("mps"), {name: value.to("mps") for name, value in draws.items()}).cpu()
+    assert torch.allclose(found, apply(images, draws), atol=1e-3)
 
 
 def test_the_whole_image_as_box_is_the_image():

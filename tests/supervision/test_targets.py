@@ -228,7 +228,7 @@ TARGETS = {
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_every_method_gives_float32_distributions_without_gradient(target):
-    p_tar = target(X, LABEL, torch.tensor([1, 2, 3]))
+    p_tar = target(X, LABEL, torch.tensor([1, 2, 3]), torch.zeros(3, 3))
     assert p_tar.shape == (3, 3) and p_tar.dtype == torch.float32 and not p_tar.requires_grad
     assert (p_tar >= 0).all()
     torch.testing.assert_close(p_tar.sum(1), torch.ones(3))

@@ -128,6 +128,21 @@ def test_a_compiled_network_gives_the_same_and_is_saved_the_same():
     assert compiled.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_each_shape_has_a_graph_of_its_own_whatever_came_before(monkeypatch):
+    graphs, real = [], nn.Module.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode, **how: real(self, backend=backend, **how))
+    forward = (hardware := choose(compile="on")).forward_of(hardware.place(nn.Linear(4, 3)))
+    sizes = [50, 13, 500, 77, 60, 31, 19, 8, 7, 6, 5, 4]
+    for size in [*sizes, *sizes]:
+        forward(torch.randn(size, 4))
+    assert len(graphs) == len(sizes)
+
+
 @pytest.mark.parametrize(
     "limit, cpus", [("150000 100000", 2), ("max 100000", 8), ("1000 100000", 1), ("3200000 100000", 8)]
 )

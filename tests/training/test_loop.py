@@ -342,6 +342,25 @@ def test_observers_see_the_predictions_that_the_step_was_made_from():
     assert [call for call in watch.calls if isinstance(call, int)] == list(range(15))
 
 
+def test_a_target_sees_the_students_logits_and_the_table_as_it_was_before_this_visit():
+    table, seen = PredictionTable(N, K, smoothing=0.25), []
+
+    class Bootstrapped(OneHot):
+        def __call__(self, x, label, idx, logits):
+            assert not logits.requires_grad
+            seen.append((idx, logits, table.values[idx].clone()))
+            return super().__call__(x, label, idx, logits)
+
+    args, diary = settings(epochs=2), Diary()
+    state = new_state(args, table=table)
+    fit(state, Kept(), args, CPU, Bootstrapped(K), None, evaluation_loader(), observers=[TableUpdater(table), diary])
+    assert all(torch.equal(ours[1], theirs) for ours, theirs in zip(seen, diary.logits, strict=True))
+    first = {int(i): p for idx, logits, _ in seen[:5] for i, p in zip(idx, logits.softmax(1), strict=True)}
+    assert not any(values.any() for *_, values in seen[:5])
+    for idx, _, values in seen[5:]:
+        torch.testing.assert_close(values, torch.stack([first[int(i)] for i in idx]))
+
+
 def test_an_observer_may_define_one_moment_only():
     class Last:
         def after_epoch(self, epoch, model):
