@@ -1,6 +1,7 @@
 # make demo: compare the methods on real handwritten digits with noisy labels (about two minutes after the install)
 # make test: all tests; make lint: ruff. Each makes .venv and installs what is needed first, once.
 # make bench: speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
+# make test-oldest: the core's tests on the oldest versions that requirements.txt allows (.venv-oldest, a large download)
 # make faults: kills, full disks, flipped bits, malformed input, in numbers that make test has no time for (15 minutes)
 # make notebooks: all four executed with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..." for recorded runs
 
@@ -11,7 +12,9 @@ RUN := $(VENV)/bin/python
 # OpenMP threads that wait spin for a moment only: nothing lost alone, and much faster beside other programs
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: install demo test faults lint bench notebooks clean
+OLDEST := .venv-oldest
+
+.PHONY: install demo test test-oldest faults lint bench notebooks clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +34,16 @@ test: install
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/faults
 
+# what requirements.txt allows at least; tests need newer pytest and hypothesis than that, and get them
+$(OLDEST)/.installed: requirements.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	sed 's/>=/==/' requirements.txt > $(OLDEST)/exact.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(OLDEST)/exact.txt pytest hypothesis
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest tests/supervision tests/training tests/models tests/data tests/paths
+
 faults: install
 	FAULTS_KILLS=50 FAULTS_FLIPS=1000 FAULTS_FULL_DISKS=30 FAULTS_MALFORMED=200 FAULTS_STARTS=5 FAULTS_SCRIPTS=5 \
 		$(RUN) -m pytest tests/faults -s
@@ -46,4 +59,4 @@ notebooks: install
 	$(RUN) notebooks/execute.py $(NOTEBOOK_FLAGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache .hypothesis

@@ -66,12 +66,11 @@ class PredictionTable:
             # ema_step() in place: of many classes, a temporary array costs more than the arithmetic
             self.values.index_copy_(0, idx, rows.mul_(1 - self.smoothing).add_(self.smoothing * prob))
             return
-        # A GPU spends longer on starting an operation than on doing it: the fewest that do. lerp() is ema_step() with a
-        # weight for each row, and at weight 1 it gives the prediction itself.
+        # A GPU spends longer on starting an operation than on doing it: the fewest that do. lerp() is ema_step().
         finite = torch.linalg.vector_norm(prob, 1, 1) < torch.inf
-        weight = torch.where(seen, self.smoothing, 1.0)[:, None]
-        mixed = torch.lerp(rows, torch.where(finite[:, None], prob, rows), weight)
-        self.values.index_copy_(0, idx, mixed)
+        new = torch.where(finite[:, None], prob, rows)
+        mixed = torch.lerp(rows, new, self.smoothing)
+        self.values.index_copy_(0, idx, torch.where(seen[:, None], mixed, new))
         self.visited.index_copy_(0, idx, seen | finite)
 
     def _check_distinct(self, idx):

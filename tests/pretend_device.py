@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from data import augment
+
 # What PyTorch's C++ takes the device for. It must know one that needs no driver, and whose backward pass no thread.
 STAND_IN = torch.device("meta")
 COPIES = ("_to_copy", "copy_")
@@ -88,6 +90,8 @@ class PretendedDevice(contextlib.ExitStack):
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # a tensor's kind cannot change in place
         self.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
+        augment._pixels.cache_clear()
+        self.callback(augment._pixels.cache_clear)
         self.enter_context(_Named(self))
         self.enter_context(_Computed(self))
         return self
