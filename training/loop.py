@@ -28,6 +28,7 @@ class EpochSoFar:
     def __init__(self, loader_at_start, device):
         self.loader_at_start, self.updates, self.started = loader_at_start, 0, time.perf_counter()
         self.total, self.finite = torch.zeros((), device=device), torch.ones((), dtype=torch.bool, device=device)
+        self.losses = []  # (1,) an update; on the device
         self.seen = []  # (3, B) a batch: confidence, right by the given label, right by the clean one; on the device
 
     @property
@@ -37,6 +38,7 @@ class EpochSoFar:
     @torch.no_grad()
     def add(self, value, logits, y, ny):
         self.updates += 1
+        self.losses.append(value[None])
         self.total += value * len(y)
         self.finite &= value.isfinite()
         confidence, predicted = F.softmax(logits, 1).max(1)
@@ -53,13 +55,14 @@ class EpochSoFar:
 
     def state_dict(self):
         kept = {name: getattr(self, name) for name in ("loader_at_start", "updates", "seconds", "total", "finite")}
-        return {**kept, "seen": torch.cat(self.seen, 1)}
+        return {**kept, "losses": torch.cat(self.losses), "seen": torch.cat(self.seen, 1)}
 
     @classmethod
     def from_state_dict(cls, state, device):
         so_far = cls(state["loader_at_start"], device)
         so_far.updates, so_far.started = state["updates"], time.perf_counter() - state["seconds"]
         so_far.total, so_far.finite = state["total"].to(device), state["finite"].to(device)
+        so_far.losses = [state.get("losses", torch.empty(0)).to(device)]  # which an earlier version did not keep
         so_far.seen = [state["seen"].to(device)]
         return so_far
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,6 +235,26 @@ def signal_at(monkeypatch, moment):
         return original(*args, **kwargs)
 
     monkeypatch.setattr(loop, moment, wrapped)
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_gets_its_train_ece(workplace, quick, monkeypatch):
+    """It kept no losses of updates in last.pt, and its metrics.csv had no such column."""
+    whole = main_gen_teacher.main(quick("--run_name", "whole"))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        signal_at(patch, "train_epoch")
+        main_gen_teacher.main(quick("--run_name", "old"))
+    old = Path("results/Gen_teacher/smallcnnold")
+    last = torch.load(old / "last.pt", weights_only=True)
+    assert len(last["so_far"].pop("losses")) == last["so_far"]["updates"] == 1
+    torch.save(last, old / "last.pt")
+    lines = [line.split(",") for line in (old / "metrics.csv").read_text().splitlines()]
+    place = lines[0].index("train_ece")
+    (old / "metrics.csv").write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
+    (old / "checksums.json").unlink()
+    main_gen_teacher.main(quick("--run_name", "old", "--resume"))
+    assert (old / "epoch_1.pt").read_bytes() == (whole / "epoch_1.pt").read_bytes()
+    ours, theirs = (np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True) for folder in (old, whole))
+    assert np.all(ours["train_ece"] == theirs["train_ece"]) and np.all(ours["train_ece"] > 0)
 
 
 @pytest.mark.parametrize("moment", ["predict", "evaluate", "train_epoch", "learning_rate"])
