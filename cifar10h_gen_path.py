@@ -3,7 +3,8 @@
     python data/download.py cifar10h
     python cifar10h_gen_path.py --net resnet18 --epochs 100
 
-Trains on the data set's *test* split (the images that people labelled) and tests on its training split. Writes
+Trains on the data set's *test* split (the images that people labelled), without augmentation unless --augment asks
+for it, and tests on its training split. Writes
 PATH_ALL_COARSE (N, E, K), all images before each epoch, and PATH_ALL_FINE (n, T, K), all images or --fine_samples
 of them before every --fine_every-th update, in eval mode and without augmentation; true_probs.npy (N, K), the human
 label distributions. Here idx, labels and noise are the test split's rows.
@@ -28,7 +29,14 @@ HUMAN_PROBS = "cifar10h-probs.npy"
 
 def make_parser():
     parser = experiment_parser(
-        __doc__, epochs=100, batch_size=200, seed=1, proj_name="Gen_path", valid_size=0, train_on="test"
+        __doc__,
+        epochs=100,
+        batch_size=200,
+        seed=1,
+        proj_name="Gen_path",
+        valid_size=0,
+        train_on="test",
+        augment="none",  # as published
     )
     flag = add_path_flags(parser, fine_every=4, fine_samples="all when not given")
     flag(

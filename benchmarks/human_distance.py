@@ -1,7 +1,7 @@
 """Raw and filtered paths against human label distributions, for several smoothing factors.
 
     python cifar10h_gen_path.py --dataset npz --data_dir cifar10.npz --net smallcnn --width 2 --epochs 20 \
-        --batch_size 64 --fine_samples 1000 --fine_every 16
+        --augment crop_flip --batch_size 64 --fine_samples 1000 --fine_every 16
     python -m benchmarks.human_distance results/Gen_path/run_npzh_cosine
 """
 

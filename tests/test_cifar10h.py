@@ -71,6 +71,13 @@ def test_accuracy_is_measured_on_the_training_split(run, capsys):
     assert found["acc"] == pytest.approx(rows["test_acc"][-1], abs=1e-6)
 
 
+def test_images_are_not_augmented_unless_asked_for(probs_file, capsys):
+    for given, expected in (([], "none"), (["--augment", "crop_flip"], "crop_flip")):
+        cifar10h_gen_path.main([*FLAGS, "--human_probs", str(probs_file), *given, "--check"])
+        assert f'augment: "{expected}"\n' in capsys.readouterr().out
+    assert cifar10h_gen_path.make_parser().get_default("augment") == "none"  # of larger images, too
+
+
 def test_the_human_distributions_are_copied_and_nothing_is_selected(run, probs_file):
     assert (run / "true_probs.npy").read_bytes() == probs_file.read_bytes()
     assert not list(run.glob("best_*"))

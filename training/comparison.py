@@ -108,6 +108,7 @@ def report(results, args, curves, folder):
         f"chosen: the epoch that {chooser} chose; oracle: the best test epoch, which nobody could have picked",
         "- OHT: paired difference of test accuracies to OHT's, 95 % t interval over seeds; ECE in 10 bins",
         "recovered: share of mislabelled training samples whose target peaks at the true label",
+        "ES-FilterKD: the table of OHT's chosen epoch, the paper's Filter-KD; FilterKD: the table of its last epoch",
     ]
     plot_comparison(results, curves, head, chooser, folder / "comparison.png")
     tables = [line for columns in (ACCURACY, CALIBRATION) for line in ("", format_table(results, columns))]
@@ -142,6 +143,11 @@ def format_table(results, columns):
     lines = [["method", *columns]]
     for method, rows in by_method.items():
         lines.append([method, *(cell(rows, by_method.get("OHT")) for cell in columns.values())])
+    return aligned(lines)
+
+
+def aligned(lines):
+    """Lines of cells as text, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     first, *others = widths
     return "\n".join(

@@ -2,6 +2,7 @@
 
 import uuid
 
+import torch
 from tqdm import tqdm
 
 from errors import BadInput
@@ -108,7 +109,11 @@ def check_tracking(args):
 
 
 class WandbTracker:
-    """Weights & Biases under the published keys; t is for training, v for the split that chooses epochs."""
+    """Weights & Biases under the published keys; t is for training, v for the split that chooses epochs.
+
+    A step for each update with its loss, all sent at the epoch's end, and one for the epoch's figures. bestg_ac and
+    bestg_lo are the best epochs, as published, best_vacc and best_vloss their values.
+    """
 
     def __init__(self, state, args, run_path):
         import wandb  # takes a second to import, and is disabled by default
@@ -128,21 +133,24 @@ class WandbTracker:
         )
 
     def after_epoch(self, epoch, model):
-        row = self.state.rows[-1]
+        row, best = self.state.rows[-1], self.state.best
         chooser = "valid" if "valid_acc" in row else "test"
+        for loss in torch.stack(self.state.so_far.losses).tolist():
+            self.run.log({"loss": loss})
         self.run.log(
             {
                 "epoch": epoch,
                 "learning_rate": row["lr"],
-                "loss": row["train_loss"],
                 "tacc": row["train_acc_noisy"],
                 "tloss": row["train_loss"],
                 "tECE": row["train_ece"],
                 "vacc": row[f"{chooser}_acc"],
                 "vloss": row[f"{chooser}_loss"],
                 "vECE": row[f"{chooser}_ece"],
-                "bestg_ac": self.state.best["acc"][1],
-                "bestg_lo": self.state.best["loss"][1],
+                "bestg_ac": best["acc"][0],
+                "bestg_lo": best["loss"][0],
+                "best_vacc": best["acc"][1],
+                "best_vloss": best["loss"][1],
                 **{key: value for key, value in row.items() if key.startswith("test_")},
             }
         )

@@ -36,6 +36,7 @@ COLUMNS = [
     "train_loss",
     "train_acc_noisy",
     "train_acc_clean",
+    "train_ece",
     *(f"valid_{f}" for f in FIGURES),
     *(f"test_{f}" for f in FIGURES),
     "seconds",

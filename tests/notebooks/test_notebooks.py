@@ -47,8 +47,7 @@ def test_it_is_a_valid_notebook_without_faults(notebook):
     assert notebook.metadata == execute.METADATA
 
 
-def test_it_starts_with_badge_parameters_and_setup(notebook):
-    assert notebook.cells[0].source.count("\n<!-- badge -->") == 1
+def test_it_starts_with_parameters_and_setup(notebook):
     assert with_tag(notebook, "parameters").source.startswith('MODE = "FULL"')
     kinds = [cell.cell_type for cell in notebook.cells[:3]]
     assert kinds == ["markdown", "code", "code"] and with_tag(notebook, "setup") is notebook.cells[2]

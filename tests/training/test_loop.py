@@ -324,6 +324,17 @@ def test_observers_see_every_sample_once_an_epoch_under_its_idx():
     assert not torch.equal(torch.cat(diary.idx[:5]), torch.cat(diary.idx[5:]))
 
 
+def test_the_losses_of_the_updates_average_to_the_epochs():
+    class Losses:
+        def after_epoch(self, epoch, model):
+            self.seen = torch.stack(state.so_far.losses)
+
+    state, watch = new_state(settings(), batch_size=10), Losses()  # 23 samples: two batches of 10, one of 3
+    row = train(settings(), state, observers=[watch])[0].rows[-1]
+    assert watch.seen.shape == (3,)
+    assert float(watch.seen @ torch.tensor([10.0, 10.0, 3.0])) / 23 == pytest.approx(row["train_loss"], rel=1e-6)
+
+
 def test_observers_see_the_predictions_that_the_step_was_made_from():
     class Watch(Diary):
         def before_update(self, update, model):

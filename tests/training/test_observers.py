@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from training.observers import EpochLog, ProgressBar, WandbTracker
 
@@ -17,7 +18,9 @@ ROW = {
 
 
 def state_after(epoch, row=ROW):
-    return SimpleNamespace(rows=[row], epoch=epoch + 1, best={"acc": (0, 0.375), "loss": (0, 1.5)}, tracking=None)
+    so_far = SimpleNamespace(losses=[torch.tensor([3.0]), torch.tensor([1.0, 2.0])])  # the epoch was stopped once
+    best = {"acc": (7, 0.375), "loss": (5, 1.5)}
+    return SimpleNamespace(rows=[row], epoch=epoch + 1, best=best, so_far=so_far, tracking=None)
 
 
 class Wandb:
@@ -51,18 +54,20 @@ def settings(**changes):
 
 def test_tracking_uses_the_published_keys(wandb):
     WandbTracker(state_after(0), settings(), Path("results/Gen_teacher/resnet18x")).after_epoch(0, None)
-    (started,), (logged,) = wandb.started, wandb.logged
+    (started,), (*losses, logged) = wandb.started, wandb.logged
     assert started["project"] == "Gen_teacher" and started["name"] == "resnet18x" and started["mode"] == "offline"
-    published = {"loss": 2.0, "learning_rate": 0.1, "tacc": 0.25, "vacc": 0.375, "tloss": 2.0, "vloss": 1.5}
-    published |= {"tECE": 0.125, "vECE": 0.0625, "bestg_ac": 0.375, "bestg_lo": 1.5, "epoch": 0}
+    published = {"learning_rate": 0.1, "tacc": 0.25, "vacc": 0.375, "tloss": 2.0, "vloss": 1.5}
+    published |= {"tECE": 0.125, "vECE": 0.0625, "bestg_ac": 7, "bestg_lo": 5, "epoch": 0}
     assert published.items() <= logged.items()
+    assert losses == [{"loss": 3.0}, {"loss": 1.0}, {"loss": 2.0}]  # of each update, a step each
+    assert logged["best_vacc"] == 0.375 and logged["best_vloss"] == 1.5
     assert logged["test_acc"] == 0.625
 
 
 def test_without_a_validation_split_v_is_the_test_set(wandb):
     row = {name: value for name, value in ROW.items() if not name.startswith("valid")}
     WandbTracker(state_after(0, row), settings(), Path("results/Gen_teacher/x")).after_epoch(0, None)
-    assert wandb.logged[0]["vacc"] == 0.625 and wandb.logged[0]["vloss"] == 1.25
+    assert wandb.logged[-1]["vacc"] == 0.625 and wandb.logged[-1]["vloss"] == 1.25
 
 
 def test_each_run_of_a_comparison_is_tracked_as_its_own(wandb):

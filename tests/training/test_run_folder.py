@@ -125,8 +125,8 @@ def test_metrics_csv_has_a_line_an_epoch_and_the_columns_of_the_design(run):
     assert (
         list(rows[0])
         == (
-            "epoch lr train_loss train_acc_noisy train_acc_clean valid_loss valid_acc valid_ece valid_nll valid_brier "
-            "test_loss test_acc test_ece test_nll test_brier seconds"
+            "epoch lr train_loss train_acc_noisy train_acc_clean train_ece valid_loss valid_acc valid_ece valid_nll "
+            "valid_brier test_loss test_acc test_ece test_nll test_brier seconds"
         ).split()
     )
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
