@@ -42,11 +42,13 @@ class Recorded:
 
         BadInput where it was made on other data.
         """
+        if not Path(file).is_file():
+            raise BadInput(f"--marks: there is no file {file}; give the marks.csv that report.html exports")
         split = next((s for s in ("train/", "test/") if self.files and all(f.startswith(s) for f in self.files)), "")
         paths = self.files and [name.removeprefix(split) for name in self.files]
         marks = read_marks(file, len(self.given), self.class_names, paths, self.original, flag="--marks")
         if marks is None:
-            raise BadInput(f"--marks {file}: is no marks.csv as report.html exports it; give one")
+            raise BadInput(f"--marks {file}: is no marks.csv; give the one that report.html exports")
         self.marks, self.original = marks.of(self.given), marks.original
 
     @property
