@@ -46,7 +46,7 @@ def find_label_errors(path, labels):
     labels = measures.checked(path, labels)
     smoothing = SLOWER * measures.default_smoothing(path.shape[1])
     step = telling_step(path, labels, smoothing)
-    smoothing = max(smoothing, 1 / max(step, 1))  # a window that is not full would be of the first prediction mostly
+    smoothing = max(smoothing, 1 / (step + 1))  # a window that is not full would be of the first prediction mostly
     score = np.full(len(labels), np.nan, np.float32)
     suggestion = np.full(len(labels), -1, np.int64)
     for rows, q in chunks(path):
