@@ -1,6 +1,7 @@
 """What the learning paths of a run say: measures, label errors, pictures, and a page to check suspects on.
 
     python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4
+    python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4 --marks marks.csv
     python analyze_paths.py PATH.npy --labels LABELS.npy --images FOLDER --out DIR
 
 Reads a run folder with PATH_TRAIN_COARSE.npy or PATH_ALL_COARSE.npy, or anybody's (samples, steps, classes) array.
@@ -19,10 +20,12 @@ from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.loose_files import open_files
-from training.recorded_run import open_run
+from training.recorded_run import PATHS, open_run
+from training.run_folder import RESULTS
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
 PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
+MOST_LISTED = 20  # runs
 # What an analysis writes, and what a new one may replace
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
 OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
@@ -38,6 +41,7 @@ def make_parser():
     flag = parser.add_argument
     flag("--out", default=None, metavar="DIR", help="where to write (RUN_DIR/analysis when not given)")
     flag("--data_dir", default=None, help="RUN_DIR: where the data lies now (the run's when not given), for images")
+    flag("--marks", default=None, metavar="FILE", help="marks.csv of report.html: what is marked right is no suspect")
     flag("--idx", type=indices, default=None, metavar="17,42", help="draw these samples, too")
     flag("--compare", default=None, metavar="RUN2", help="draw samples beside their paths in a second run")
     flag("--export", default=None, help="also write what another tool reads", **errors.one_of(EXPORTS))
@@ -50,6 +54,27 @@ def make_parser():
     return parser
 
 
+def runs_near(path):
+    """Folders with a recorded path below `path`, or below the nearest folder above it that there is; else below
+    results/."""
+    near = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    for folder, pattern in ((near, "*"), (near, "*/*"), (RESULTS, "*/*")):
+        if runs := sorted({file.parent for name in PATHS for file in folder.glob(f"{pattern}/{name}.npy")}):
+            return runs
+    return []
+
+
+def check_is_there(path):
+    """BadInput that lists the runs there are where `path` is no run's folder and no file."""
+    if path.is_file() or (path / "args.json").is_file():
+        return
+    found = "is no run's folder (it has no args.json)" if path.is_dir() else "there is no such file or folder"
+    runs = [str(run) for run in runs_near(path)]
+    more = f" and {len(runs) - MOST_LISTED} more" if len(runs) > MOST_LISTED else ""
+    known = f"the runs there are: {', '.join(runs[:MOST_LISTED])}{more}" if runs else "record one with main_gen_path.py"
+    raise errors.BadInput(f"{path}: {found}; {known}")
+
+
 def open_all(args, problems):
     """(Recorded, the second Recorded or None, folder to write): what is wrong with any of them is in problems."""
     recorded = other = None
@@ -58,7 +83,11 @@ def open_all(args, problems):
     for name in [name for name in of_arrays if is_run and getattr(args, name) is not None]:
         problems.add(f"--{name}: a run's folder has its own; leave it out")
     with problems.collect():
+        check_is_there(Path(args.path))
         recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
+    if recorded and args.marks:
+        with problems.collect():
+            recorded.take_marks(args.marks)
     if args.compare and not Path(args.compare).is_dir():
         problems.add(f"--compare {args.compare}: there is no such folder; give a run's")
     elif args.compare:
@@ -91,11 +120,19 @@ def draw_chosen(analysis, samples, out):
     )
 
 
+def tell(stage):
+    """A line on standard error that says what is being done."""
+    print(f"{stage} ...", file=sys.stderr)
+
+
 def write_all(analysis, other, args, out):
     """Everything, into an empty folder."""
+    tell("distances and tables")
     distances, label_distances = analysis.distances()
     write_tables(analysis, out, distances)
+    tell("pictures and animations")
     draw(analysis, out, distances, label_distances)
+    tell("report.html")
     write_page(analysis, out)
     if args.idx:
         draw_chosen(analysis, args.idx, out)
@@ -128,6 +165,7 @@ def main(argv=None) -> Path:
     for message in dict.fromkeys(str(warning.message) for warning in said):
         print(f"warning: {message}", file=sys.stderr)
 
+    tell(f"measures and label errors of {len(recorded.given):,} samples")
     analysis = Analysis(recorded, args.smoothing)
     if not len(analysis.order):
         raise errors.BadInput(f"{args.path}: no sample was recorded; take another run")
@@ -135,6 +173,7 @@ def main(argv=None) -> Path:
         write_all(analysis, other, args, Path(partial))
         replace(out, Path(partial))
     print(analysis.summary())
+    print(f"open {out / 'report.html'} in a browser to check the suspects")
     print(out)
     return out
 

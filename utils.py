@@ -184,8 +184,8 @@ class LabelledData:
     """A data set with its noise and its splits.
 
     y, ny: (N,) int64, clean and possibly noisy label of every row of the training split. train_idx,
-    valid_idx: rows trained on, rows held out of them; sorted. valid_idx is empty without such a split. corrected:
-    ny are labels corrected by hand, and it is y that is wrong where they differ.
+    valid_idx: rows trained on, rows held out of them; sorted. valid_idx is empty without such a split. marks: of
+    marks.csv, as they judge ny, where ny come from there; their original is y.
     """
 
     dataset: Dataset
@@ -193,7 +193,12 @@ class LabelledData:
     ny: np.ndarray
     train_idx: np.ndarray
     valid_idx: np.ndarray
-    corrected: bool = False
+    marks: noise.Marks | None = None
+
+    @property
+    def corrected(self):
+        """Whether ny are labels that a person corrected: where they differ from y, nobody knows that ny is wrong."""
+        return self.marks is not None
 
     @property
     def noise_realised(self):
@@ -255,12 +260,11 @@ def load_data(args, dataset=None):
         check_data(args, dataset)
     dataset.load()
     data_seed = args.seed if args.data_seed is None else args.data_seed
-    y, corrected, rows = np.asarray(dataset.train.labels, np.int64), False, dataset.train.usable
+    y, marks, rows = np.asarray(dataset.train.labels, np.int64), None, dataset.train.usable
     if args.ny_file:
-        ny = _read_noise_file(args, dataset)
-        noise.check_alignment(args.ny_file, y, dataset.class_names, dataset.train_paths)
-        marked = noise.labels_marked(args.ny_file, dataset.class_names, len(y), dataset.train_paths)
-        corrected = marked is not None and bool((marked == y).all())  # else it was noise that was looked at: y is right
+        marks = noise.read_marks(args.ny_file, len(y), dataset.class_names, dataset.train_paths, original=y)
+        ny = _read_noise_file(args, dataset) if marks is None else marks.label
+        noise.check_alignment(args.ny_file, y, dataset.class_names)
     else:
         ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     if args.train_size:
@@ -271,7 +275,16 @@ def load_data(args, dataset=None):
     else:
         order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))
     cut = len(rows) - held_out
-    return LabelledData(dataset, y, ny, np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]]), corrected)
+    train, valid = np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]])
+    if marks is not None:
+        marks = marks.of(ny)
+        train, valid = (rows[marks.mark[rows] != "drop"] for rows in (train, valid))
+        if len(train) < max(args.batch_size, 2):
+            raise BadInput(
+                f"--ny_file {args.ny_file}: leaves {len(train)} samples to train on, the rest is marked drop; "
+                "take marks back, or give a smaller --batch_size"
+            )
+    return LabelledData(dataset, y, ny, train, valid, marks)
 
 
 def get_loaders(args, data=None):

@@ -5,14 +5,17 @@ trains under noise prints realised_rate() beside the kind's name.
 """
 
 import csv
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from errors import BadInput
-from untrusted import from_cell, load_npy, load_npz, load_pt, printable, reason
+from untrusted import from_cell, load_npy, load_npz, load_pt, printable, reason, valid_text
 
 KINDS = ("symmetric", "symmetric_exclusive", "pair")
+MARKS = ("right", "wrong", "unsure", "drop", "")
 
 
 def add_label_noise(labels, num_classes, ratio, kind, seed):
@@ -57,8 +60,8 @@ def read_labels(spec, num_samples, class_names, paths=None):
 
     .pt: a dictionary of arrays such as CIFAR-10N's, KEY with or without its `_label` ending; .npz: KEY, or the
     only array in it; .npy: (N,); .csv: a header with `label` and `idx` or `path`, a line a sample, labels as
-    numbers or class names. paths: the files of an image folder, by row. Nothing is unpickled. Raises BadInput
-    that names the file.
+    numbers or class names; or marks.csv, see read_marks. paths: the files of an image folder, by row. Nothing is
+    unpickled. Raises BadInput that names the file.
     """
     path, key = split_file_and_key(spec)
     if not path.is_file():
@@ -138,59 +141,165 @@ def _pick(path, keys, key):
     raise BadInput(f"--ny_file {path}: {found}; give {path.name}:KEY with one of {there}")
 
 
-def _read_csv(path, num_samples, class_names, paths, column="label"):
+def _read_csv(path, num_samples, class_names, paths):
+    marks = read_marks(path, num_samples, class_names, paths)
+    if marks is not None:
+        return marks.label
+    what = f"--ny_file {path}"
+    header, lines = _csv_lines(path, what)
+    rows = _by_row(header, lines, num_samples, paths, what)
+    labels = _labels_of(rows, "label", len(class_names), what, {name: k for k, name in enumerate(class_names)})
+    return _complete(labels, num_samples, what)
+
+
+def _csv_lines(path, what):
+    """The header of a CSV file, and of each line that is not empty its number and {column: cell}."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, skipinitialspace=True)
-            header, lines = reader.fieldnames or [], [(reader.line_num, line) for line in reader]
+            first = f.readline()
+            f.seek(0)
+            delimiter = max(",;\t", key=first.count)  # many countries' spreadsheets separate by semicolons
+            reader = csv.DictReader(f, skipinitialspace=True, delimiter=delimiter, restkey="", restval="")
+            reader.fieldnames = header = [name.strip() for name in reader.fieldnames or []]
+            lines = [(reader.line_num, line) for line in reader if any(line[name] for name in header)]
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise BadInput(f"--ny_file {path}: not readable as CSV ({problem})") from None
+        raise BadInput(f"{what}: not readable as CSV ({problem})") from None
+    return header, lines
+
+
+def _by_row(header, lines, num_samples, paths, what):
+    """{row: (number, cells)} of a file's lines."""
     by = "idx" if "idx" in header else "path"
-    if column not in header or by not in header:
+    if "label" not in header or by not in header:
         header = printable(",".join(header))
-        raise BadInput(f"--ny_file {path}: needs a header line with label and idx (or path), found {header}")
+        raise BadInput(f"{what}: needs a header line with label and idx (or path), found {header}")
     if by == "path" and paths is None:
-        raise BadInput(f"--ny_file {path}: names its samples by path, which only image folders have; use idx,label")
-    rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
-    # Marks of analyze_paths.py's page are class numbers, also where classes are named 0, 1, 10, 2
-    names = {} if "given_label" in header else {name: k for k, name in enumerate(class_names)}
-    labels = np.full(num_samples, -1, np.int64)
+        raise BadInput(f"{what}: names its samples by path, which only image folders have; use idx,label")
+    known = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
+    rows = {}
     for number, line in lines:
-        sample, label = _text(line[by], rows), _text(line[column], names)
-        row = rows.get(sample, rows.get(sample.removeprefix("train/")))
+        sample = _text(line[by], known) if by == "path" else _whole(line[by])
+        row = known.get(sample, known.get(sample.removeprefix("train/")))
         if row is None:
-            raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} is not in the training set")
-        if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < len(class_names)):
+            raise BadInput(f"{what}, line {number}: {by} {printable(sample)} is not in the training set")
+        if row in rows:
+            raise BadInput(f"{what}, line {number}: {by} {printable(sample)} stands there twice")
+        rows[row] = number, line
+    return rows
+
+
+def _labels_of(rows, column, num_classes, what, names=None):
+    """{row: label} of a column of labels: class numbers or, where names are given, their names."""
+    labels, names = {}, names or {}
+    for row, (number, line) in rows.items():
+        label = _text(line[column], names) if names else _whole(line[column])
+        if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < num_classes):
             raise BadInput(
-                f"--ny_file {path}, line {number}: {printable(label)} is neither a class name nor a class number "
-                f"from 0 to {len(class_names) - 1}"
+                f"{what}, line {number}: {column} {printable(label)} is neither a class name nor a class number "
+                f"from 0 to {num_classes - 1}"
             )
-        if labels[row] >= 0:
-            raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} stands there twice")
         labels[row] = names[label] if label in names else int(label)
-    if (labels < 0).any():
-        raise BadInput(
-            f"--ny_file {path}: has no label for {int((labels < 0).sum())} of the {num_samples} training "
-            f"samples (the first: row {int(np.argmax(labels < 0))}); give one for each"
-        )
     return labels
+
+
+def _complete(values, num_samples, what):
+    """(N,) array of {row: value}."""
+    if lacking := set(range(num_samples)) - set(values):
+        raise BadInput(
+            f"{what}: has no label for {len(lacking)} of the {num_samples} training samples "
+            f"(the first: row {min(lacking)}); give one for each"
+        )
+    return np.array([values[row] for row in range(num_samples)])
 
 
 def _text(cell, known):
     """The text in a cell: as it stands where that is `known`, else without the spaces around it."""
-    text = from_cell(cell or "")
-    return text if text in known else from_cell((cell or "").strip())
+    text = from_cell(cell)
+    return text if text in known else from_cell(cell.strip())
 
 
-def labels_marked(spec, class_names, num_samples, paths=None):
-    """(N,) the labels that somebody looked at, where the file is marks.csv of analyze_paths.py's page; else None."""
+def _whole(cell):
+    """The number in a cell, of which a spreadsheet may have made 3.0 or 3,0."""
+    return re.sub(r"[.,]0+$", "", from_cell(cell.strip()))
+
+
+# --------------------------------------------------------------------------------------------- marks.csv
+
+
+@dataclass
+class Marks:
+    """What a person said of labels: marks.csv, by row.
+
+    original, given, label: (N,) int64: the data set's label, the one that was looked at, the one that is right.
+    mark: (N,) text of MARKS, judges given. audit: (N,) text, carried on as it is.
+    """
+
+    original: np.ndarray
+    given: np.ndarray
+    label: np.ndarray
+    mark: np.ndarray
+    audit: np.ndarray
+
+    def of(self, given):
+        """The same Marks as they judge other given labels (N,), such as the corrected ones that a run was trained on.
+
+        A label that was found right, or put in a wrong one's place, is right where it is the given one now;
+        any other is wrong there.
+        """
+        settled = np.isin(self.mark, ("right", "wrong")) | ((self.mark == "") & (self.label != self.given))
+        mark = np.where(settled, np.where(given == self.label, "right", "wrong"), self.mark)
+        return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, self.audit)
+
+
+def read_marks(spec, num_samples, class_names, paths=None, original=None, flag="--ny_file"):
+    """The Marks in marks.csv as analyze_paths.py's page exports it; None where the file is something else.
+
+    A row a sample: idx, file, original_label, given_label, label, label_name, mark, audit (an earlier form: idx,
+    given_label, label, mark). Labels are class numbers, also where classes are named 0, 1, 10, 2; label_name is for
+    people. paths: an image folder's files by row, original: (N,) the data set's labels, where they are known: the
+    file's must be the same, of the earlier form given_label must agree more often than by chance. Raises BadInput
+    that names file and line.
+    """
     path, _ = split_file_and_key(spec)
-    if path.suffix != ".csv":
+    what = f"{flag} {path}"
+    if path.suffix != ".csv" or "given_label" not in (read := _csv_lines(path, what))[0]:
         return None
-    with open(path, newline="", encoding="utf-8-sig") as f:
-        if "given_label" not in next(csv.reader(f, skipinitialspace=True), []):
-            return None
-    return _read_csv(path, num_samples, class_names, paths, column="given_label")
+    header, lines = read
+    rows, is_new = _by_row(header, lines, num_samples, paths, what), "original_label" in header
+    label, given, theirs = (
+        _complete(_labels_of(rows, column, len(class_names), what), num_samples, what)
+        for column in ("label", "given_label", "original_label" if is_new else "given_label")
+    )
+    mark = [rows[row][1].get("mark", "").strip().lower() for row in range(num_samples)]
+    audit = [from_cell(rows[row][1].get("audit", "").strip()) for row in range(num_samples)]
+    for row, (number, line) in sorted(rows.items()):
+        if mark[row] not in MARKS:
+            raise BadInput(
+                f"{what}, line {number}: the mark is {printable(mark[row])}; give right, wrong, unsure, drop or nothing"
+            )
+        if mark[row] == "wrong" and label[row] == given[row]:
+            raise BadInput(
+                f"{what}, line {number}: is marked wrong, and label is given_label all the same; give the right label, "
+                "or mark it unsure or drop"
+            )
+        file = "" if paths is None else valid_text(paths[row])
+        if "file" in header and _text(line["file"], (file,)) not in (file, f"train/{file}", f"test/{file}"):
+            raise BadInput(
+                f"{what}, line {number}: file {printable(line['file'])} is not the data set's row {row}, "
+                f"{printable(file) or 'which has no file'}: the marks were made on other data; give those"
+            )
+    if is_new and original is not None and (differ := np.flatnonzero(theirs != original)).size:
+        raise BadInput(
+            f"{what}, line {rows[differ[0]][0]}: original_label differs from the data set's label, here and in "
+            f"{len(differ) - 1} more rows: the marks were made on other data; give those"
+        )
+    if not is_new and original is not None and agree_by_chance(original, given, len(class_names)):
+        raise BadInput(
+            f"{what}: given_label is the data's label in {np.mean(given == original):.1%} of the rows, no more than by "
+            "chance: the marks were made on other data; give those"
+        )
+    original = theirs if original is None else original
+    return Marks(original, given, label, np.array(mark, dtype="U6"), np.array(audit, dtype="U"))
 
 
 def agree_by_chance(labels, others, num_classes):
@@ -201,21 +310,10 @@ def agree_by_chance(labels, others, num_classes):
     return agreement < 1 and agreement <= chance + 5 * np.sqrt(chance * (1 - chance) / len(labels))
 
 
-def check_alignment(spec, clean, class_names, paths=None):
-    """BadInput when the label file was made for rows in another order, or for other data.
-
-    clean: (N,) the data set's labels. A file may bring labels that tell: CIFAR-10N's clean_label must be the same;
-    given_label of marks.csv, which may be noisy, must agree with them more often than by chance.
-    """
+def check_alignment(spec, clean, class_names):
+    """BadInput when a label file was made for rows in another order: where it brings clean labels, as
+    CIFAR-10N's files do, these must be the data set's (N,)."""
     path, _ = split_file_and_key(spec)
-    marked = labels_marked(spec, class_names, len(clean), paths)
-    if marked is not None:
-        if agree_by_chance(clean, marked, len(class_names)):
-            raise BadInput(
-                f"--ny_file {path}: given_label is the data's label in {np.mean(marked == clean):.1%} of the rows, no "
-                "more than by chance: the marks were made on other data; give those"
-            )
-        return
     try:  # under the key clean or clean_label
         theirs = read_labels(f"{path}:clean", len(clean), class_names)
     except BadInput:  # it brings none

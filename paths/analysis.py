@@ -20,7 +20,11 @@ EACH = 3  # samples of a group that are drawn
 
 
 class Analysis:
-    """What can be said of a Recorded path: its measures, its suspects, most suspicious first."""
+    """What can be said of a Recorded path: its measures, its suspects, most suspicious first.
+
+    order: idx of the visited samples, those that a person marked right after all others. num_errors: a rough guess of
+    how many labels are wrong; the first num_suspects of the order are suspects: that many less those marked right.
+    """
 
     def __init__(self, recorded, smoothing=None):
         self.recorded, self.smoothing = recorded, smoothing
@@ -28,7 +32,11 @@ class Analysis:
         self.measures = measures.compute(path, given, recorded.true_probs, smoothing)
         self.score, self.suggestion, self.num_errors = find_label_errors(path, given)
         visited = np.flatnonzero(np.isfinite(self.score))
-        self.order = visited[np.argsort(-self.score[visited], kind="stable")]
+        ranked = visited[np.argsort(-self.score[visited], kind="stable")]
+        self.mark = np.full(len(given), "") if recorded.marks is None else recorded.marks.mark
+        is_right = self.mark[ranked] == "right"
+        self.order = np.concatenate([ranked[~is_right], ranked[is_right]])
+        self.num_suspects = int((~is_right[: self.num_errors]).sum())
         self.reasons = reasons(path, given, self.suggestion, recorded.class_names, recorded.step_name)
         self.scene = Scene(
             path,
@@ -55,7 +63,7 @@ class Analysis:
         """
         chosen = self.order if among is None else self.order[np.isin(self.order, among)]
         wrong = self.recorded.wrong
-        suspects = np.isin(chosen, self.order[: self.num_errors])
+        suspects = np.isin(chosen, self.order[: self.num_suspects])
         right = chosen[~(suspects if wrong is None else wrong[chosen])]
         right = right[np.argsort(-self.difficulty[1][right], kind="stable")]
         found = {}
@@ -101,19 +109,21 @@ class Analysis:
         return found
 
     def summary(self):
-        """One line: how much is suspicious, and where clean labels are known how much of that is right."""
+        """One line: how much is suspicious; where clean labels are known how much of that is right; what was marked."""
         recorded, n = self.recorded, len(self.order)
         text = (
             f"{recorded.name}: {n} samples, {recorded.path.shape[1]} steps; estimated label errors: {self.num_errors}"
         )
         if recorded.clean is not None:
-            wrong, top = recorded.wrong, self.order[: self.num_errors]
+            wrong, top = recorded.wrong, self.order[: self.num_suspects]
             right = (self.suggestion == recorded.clean)[self.order][wrong[self.order]]
             text += (
                 f" (true: {wrong[self.order].sum()}, of the suspects {wrong[top].mean() if len(top) else 0:.1%} are "
                 f"wrong; of the wrong ones {right.mean() if len(right) else 0:.1%} have the right suggestion)"
             )
-        return text
+        if kept := int((self.mark[self.order] == "right").sum()):
+            text += f"; {self.num_suspects} suspects without the {kept} samples marked right"
+        return f"{text}; the estimate is a rough guess that can be several times off"
 
 
 def most_disputed(true_probs, among):
@@ -140,7 +150,8 @@ def write_tables(analysis, out, step_distances):
             file = as_cell(recorded.files[i]) if recorded.files else ""
             row = [i, file, given, as_cell(names[given]), suggested, as_cell(names[suggested])]
             reason = as_cell(analysis.reasons[i])
-            writer.writerow([*row, f"{analysis.score[i]:.6g}", int(place < analysis.num_errors), reason])
+            suspect = int(place < analysis.num_suspects)
+            writer.writerow([*row, f"{analysis.score[i]:.6g}", suspect, reason, analysis.mark[i]])
     with csv_file(out / "steps.csv") as writer:
         short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
         columns = {
@@ -154,7 +165,7 @@ def write_tables(analysis, out, step_distances):
             writer.writerow([step, *(f"{curve[step]:.6g}" for curve in columns.values())])
 
 
-SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason".split()
+SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason mark".split()
 
 
 @contextlib.contextmanager
@@ -170,7 +181,7 @@ def draw(analysis, out, step_distances, label_distances):
     name, wrong = recorded.name, recorded.wrong
     wrong_name = "given label wrong"
     if wrong is None:
-        wrong, wrong_name = np.isin(np.arange(len(recorded.given)), analysis.order[: analysis.num_errors]), "suspect"
+        wrong, wrong_name = np.isin(np.arange(len(recorded.given)), analysis.order[: analysis.num_suspects]), "suspect"
     pictures.simplex_paths(scene, groups, out / "simplex.png", f"{name}: learning paths in the simplex")
     pictures.probabilities_over_time(scene, groups, out / "probabilities.png", f"{name}: probabilities over training")
     pictures.data_map(analysis.measures, wrong, out / "data_map.png", f"{name}: data map", wrong_name)
@@ -198,8 +209,9 @@ def draw(analysis, out, step_distances, label_distances):
     seconds = min(0.4, 15 / recorded.path.shape[1])
     animations.zigzag(scene, four, out / "zigzag_slow.gif", f"{name}: {', '.join(groups)}", seconds)
     draw_fast_zigzag(analysis, out / "zigzag_fast.gif")
-    if recorded.images:
-        top = analysis.order[: pictures.MOST_IMAGES]
+    top = analysis.order[: pictures.MOST_IMAGES]
+    top = top[analysis.mark[top] != "right"]
+    if recorded.images and len(top):
         names = recorded.class_names
         captions = [f"{names[recorded.given[i]]}\n→ {names[analysis.suggestion[i]]}" for i in top]
         pictures.sample_images(list(recorded.images(top)), captions, out / "suspects.png", f"{name}: top suspects")
@@ -240,7 +252,10 @@ def write_page(analysis, out):
         score=analysis.score,
         reasons=analysis.reasons,
         num_errors=analysis.num_errors,
+        num_suspects=analysis.num_suspects,
         path=recorded.path,
         images=recorded.images,
         files=recorded.files,
+        original=recorded.original,
+        marks=recorded.marks,
     )

@@ -41,7 +41,7 @@ def export_spotlight(analysis, out):
         for place, i in enumerate(analysis.order):
             file = as_cell(recorded.files[i]) if recorded.files else ""
             labels = [as_cell(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
-            suspect, reason = int(place < analysis.num_errors), as_cell(analysis.reasons[i])
+            suspect, reason = int(place < analysis.num_suspects), as_cell(analysis.reasons[i])
             values = [f"{values[i]:.6g}" for values in analysis.measures.values()]
             writer.writerow([i, file, *labels, f"{analysis.score[i]:.6g}", suspect, reason, *values])
 

@@ -279,4 +279,9 @@ def checked(path, labels):
         raise ValueError(f"expected a path (N, T, K) and labels (N,), found {path.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= path.shape[2]:
         raise ValueError(f"labels must be whole numbers from 0 to {path.shape[2] - 1}")
+    for start in range(0, len(labels), CHUNK):
+        block = path[start : start + CHUNK]
+        if not (fits := (block >= 0) & (block <= 1.001)).all():  # NaN is neither; rounding may lie above 1
+            i, t, k = np.argwhere(~fits)[0]
+            raise ValueError(f"path holds {block[i, t, k]} at {[int(start + i), int(t), int(k)]}: give probabilities")
     return labels.astype(np.int64)

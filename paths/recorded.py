@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.noise import Marks, read_marks
 from errors import BadInput
 from paths.measures import chunks
 from paths.recorder import damaged_steps, read_sidecar
@@ -18,8 +19,9 @@ class Recorded:
     """What an analysis reads: paths and given labels, and where they are known the truth, names, files and images.
 
     path: (N, T, K), complete steps only. given: (N,) int64. clean: (N,) clean labels, where they differ from the
-    given ones. true_probs: (N, K). files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). step_name:
-    what a step is. fine: ((M, T', K), their idx (M,), updates from one step to the next).
+    given ones. true_probs: (N, K). original: (N,) the data set's own labels, where they are known. marks: what a person
+    said of the given ones. files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). step_name: what a
+    step is. fine: ((M, T', K), their idx (M,), updates from one step to the next).
     """
 
     name: str
@@ -28,10 +30,26 @@ class Recorded:
     class_names: list
     clean: np.ndarray | None = None
     true_probs: np.ndarray | None = None
+    original: np.ndarray | None = None
+    marks: Marks | None = None
     files: list | None = None
     images: Callable | None = None
     step_name: str = "step"
     fine: tuple | None = None
+
+    def take_marks(self, file):
+        """Take over what a person said in marks.csv (--marks), of the given labels or of earlier ones.
+
+        BadInput where it was made on other data.
+        """
+        if not Path(file).is_file():
+            raise BadInput(f"--marks: there is no file {file}; give the marks.csv that report.html exports")
+        split = next((s for s in ("train/", "test/") if self.files and all(f.startswith(s) for f in self.files)), "")
+        paths = self.files and [name.removeprefix(split) for name in self.files]
+        marks = read_marks(file, len(self.given), self.class_names, paths, self.original, flag="--marks")
+        if marks is None:
+            raise BadInput(f"--marks {file}: is no marks.csv; give the one that report.html exports")
+        self.marks, self.original = marks.of(self.given), marks.original
 
     @property
     def wrong(self):

@@ -39,36 +39,46 @@ def write_report(
     path,
     images=None,
     files=None,
+    original=None,
+    marks=None,
+    num_suspects=None,
 ):
     """Write the page to the file `out`, whole or not at all.
 
     name: the run's. class_names: K texts. given: (N,) given labels, by idx. order: (M,) idx of the ranked samples,
     most suspicious first; the first LIMIT of them become cards. suggestion, score: (N,), by idx. reasons: a text
-    by idx, as a dict or a sequence. num_errors: the estimated number of wrong labels; cards after that many are
-    set apart. path: (N, T, K), an array or memory map. images: called with (n,) idx, n at most ROW**2, returns
-    n images (H, W, C) uint8, C 1 or 3, in an array or a list. files: N file names.
+    by idx, as a dict or a sequence. num_errors: the estimated number of wrong labels, a rough guess. path:
+    (N, T, K), an array or memory map. images: called with (n,) idx, n at most ROW**2, returns
+    n images (H, W, C) uint8, C 1 or 3, in an array or a list. files: N file names. original: (N,) the data set's own
+    labels (the given ones). marks: earlier data.noise.Marks of the given labels, which the page starts with.
+    num_suspects: cards after that many are set apart (num_errors).
 
     The reader's marks are kept in the browser under the SHA-256 of the name and the given labels, and leave it as
-    marks.csv: idx,given_label,label,mark for all N samples. Raises ValueError for arguments that do not fit.
+    marks.csv (data.noise.read_marks), a row for all N samples. Raises ValueError for arguments that do not fit.
     """
     given, order, suggestion, score = (np.asarray(values) for values in (given, order, suggestion, score))
-    _check(class_names, given, order, suggestion, score, path, files)
+    original = given if original is None else np.asarray(original)
+    _check(class_names, given, original, order, suggestion, score, path, files)
     rows = order[:LIMIT].astype(np.int64)
     lines, third = _lines(path, rows, given[rows], suggestion[rows])
     sheets, sizes, cells = ([], [], []) if images is None else _sheets(images, rows)
-    labels, steps = given.astype(_smallest_type(len(class_names))), _steps(path.shape[1])
+    kind, steps = _smallest_type(len(class_names)), _steps(path.shape[1])
+    said, audit = ({}, {}) if marks is None else _earlier(marks)
     data = {
         "key": _key(name, given),
         "classNames": [str(c) for c in class_names],
-        "given": _base64(labels),
-        "givenBytes": labels.itemsize,
-        "numErrors": int(num_errors),
+        "given": _base64(given.astype(kind)),
+        "original": _base64(original.astype(kind)),
+        "labelBytes": np.dtype(kind).itemsize,
+        "marks": said,
+        "audit": audit,
+        "numSuspects": int(num_errors if num_suspects is None else num_suspects),
         "idx": rows.tolist(),
         "suggestion": suggestion[rows].tolist(),
         "third": third.tolist(),  # -1: there is none
         "score": [f"{s:.4g}" for s in score[rows].tolist()],
         "reason": [str(_get(reasons, idx)) for idx in rows.tolist()],
-        "file": None if files is None else [str(files[idx]) for idx in rows.tolist()],
+        "file": None if files is None else [str(file) for file in files],  # by idx, as marks.csv has all
         "steps": steps.tolist(),
         "lines": _base64(lines),
         "sheetRow": ROW,
@@ -80,7 +90,8 @@ def write_report(
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(name),
-        "summary": f"{int(num_errors):,} of {len(order):,} labels are estimated to be wrong.",
+        "summary": f"{int(num_errors):,} of {len(order):,} labels are estimated to be wrong: a rough guess "
+        "that can be several times off.",
         "limit": f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples."
         if len(order) > LIMIT
         else "",
@@ -95,18 +106,25 @@ def write_report(
     _write_whole(Path(out), page.encode("utf-8", "replace"))
 
 
-def _check(class_names, given, order, suggestion, score, path, files):
+def _earlier(marks):
+    """{idx: {mark, label}} of the samples that have a mark, and {idx: audit} of those that have one."""
+    said = {
+        i: {"mark": str(marks.mark[i]), "label": int(marks.label[i])} for i in np.flatnonzero(marks.mark != "").tolist()
+    }
+    return said, {i: str(marks.audit[i]) for i in np.flatnonzero(marks.audit != "").tolist()}
+
+
+def _check(class_names, given, original, order, suggestion, score, path, files):
     num_samples, num_classes = len(given), len(class_names)
-    if given.shape != (num_samples,) or suggestion.shape != given.shape or score.shape != given.shape:
-        raise ValueError(
-            "given, suggestion and score must have one shape (N,), "
-            f"not {given.shape}, {suggestion.shape} and {score.shape}"
-        )
+    shapes = [labels.shape for labels in (given, original, suggestion, score)]
+    if set(shapes) != {(num_samples,)}:
+        raise ValueError(f"given, original, suggestion and score must have one shape (N,), not {shapes}")
     if path.ndim != 3 or (path.shape[0], path.shape[2]) != (num_samples, num_classes) or path.shape[1] == 0:
         raise ValueError(f"path must have shape ({num_samples}, T, {num_classes}), not {path.shape}")
     if files is not None and len(files) != num_samples:
         raise ValueError(f"files must name {num_samples} samples, not {len(files)}")
-    for what, labels, end in (("given", given, num_classes), ("order", order, num_samples)):
+    by_class = (("given", given, num_classes), ("original", original, num_classes))
+    for what, labels, end in (*by_class, ("order", order, num_samples)):
         if labels.size and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= end):
             raise ValueError(f"{what} must hold whole numbers from 0 to {end - 1}")
     if len(np.unique(order)) != len(order):

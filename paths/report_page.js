@@ -2,7 +2,8 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const given = labelsFrom(data.given, data.givenBytes); // of all samples, by idx
+  const given = labelsFrom(data.given, data.labelBytes); // of all samples, by idx
+  const original = labelsFrom(data.original, data.labelBytes);
   const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
   const rankOf = new Map(data.idx.map((idx, rank) => [idx, rank])); // a card is known by its rank
   const list = byId("list");
@@ -34,9 +35,11 @@
 
   // ------------------------------------------------------------------------------------------------ marks
 
-  const MARKS = [["wrong", "← wrong"], ["unsure", "↑ unsure"], ["right", "right →"]];
+  const MARKS = [["wrong", "← wrong"], ["unsure", "↑ unsure"], ["drop", "d drop"], ["right", "right →"]];
+  const TAKEN_BACK = ""; // of a mark that the page started with
   const storageKey = `marks ${data.key}`;
-  let marks = new Map(); // idx -> {mark, label}, the label where the mark is "wrong"
+  const earlier = new Map(Object.entries(data.marks).map(([idx, mark]) => [Number(idx), mark]));
+  let marks = new Map(); // those made here: idx -> {mark, label}, the label where the mark is "wrong"
   let unsaved = false; // marks that neither the browser keeps nor a file holds
 
   function readMarks() {
@@ -49,8 +52,15 @@
   }
 
   function isMark(idx, { mark, label } = {}) {
+    if (mark === TAKEN_BACK) return earlier.has(idx);
     const known = Number.isInteger(idx) && idx >= 0 && idx < given.length && MARKS.some(([m]) => m === mark);
     return known && (mark !== "wrong" || (Number.isInteger(label) && label >= 0 && label < data.classNames.length));
+  }
+
+  /** {mark, label} of a sample; {} where it has none. */
+  function markOf(idx) {
+    const found = marks.get(idx) || earlier.get(idx) || {};
+    return found.mark === TAKEN_BACK ? {} : found;
   }
 
   function writeMarks() {
@@ -71,20 +81,26 @@
   }
 
   function tellCounts() {
-    const of = { wrong: 0, right: 0, unsure: 0 };
-    for (const { mark } of marks.values()) of[mark] += 1;
-    byId("counts").textContent = `${of.wrong} wrong · ${of.right} right · ${of.unsure} unsure`;
+    const of = { wrong: 0, right: 0, unsure: 0, drop: 0 };
+    for (const idx of new Set([...earlier.keys(), ...marks.keys()])) {
+      const { mark } = markOf(idx);
+      if (mark) of[mark] += 1;
+    }
+    const drop = of.drop ? ` · ${of.drop} drop` : "";
+    byId("counts").textContent = `${of.wrong} wrong · ${of.right} right · ${of.unsure} unsure${drop}`;
     byId("clear").disabled = marks.size === 0;
   }
 
   /** The same mark again takes it back. Returns whether the card is marked now. */
   function setMark(rank, mark) {
     const idx = data.idx[rank];
-    if (marks.get(idx)?.mark === mark) marks.delete(idx);
-    else marks.set(idx, mark === "wrong" ? { mark, label: proposal(rank) } : { mark });
+    const before = markOf(idx).mark;
+    if (before !== mark) marks.set(idx, mark === "wrong" ? { mark, label: proposal(rank) } : { mark });
+    else if (earlier.has(idx)) marks.set(idx, { mark: TAKEN_BACK });
+    else marks.delete(idx);
     writeMarks();
     refresh(rank);
-    return marks.has(idx);
+    return before !== mark;
   }
 
   /** The suggested class; where the network agrees with the given label, the likeliest of the others. */
@@ -94,11 +110,21 @@
     return data.third[rank] >= 0 ? data.third[rank] : label;
   }
 
+  /** A cell of a CSV file: no formula for a spreadsheet (data.noise reads it back), bytes that are no UTF-8 as \udcff. */
+  function cell(text) {
+    const plain = text.replace(/[\ud800-\udfff]/gu, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
+    const safe = /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
+    return /[",;\r\n]|^\s|\s$/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  }
+
   function exportMarks() {
-    const rows = ["idx,given_label,label,mark"];
+    const names = data.classNames.map(cell);
+    const rows = ["idx,file,original_label,given_label,label,label_name,mark,audit"];
     for (let idx = 0; idx < given.length; idx++) {
-      const { mark = "", label = given[idx] } = marks.get(idx) || {};
-      rows.push(`${idx},${given[idx]},${label},${mark}`);
+      const { mark = "", label: better } = markOf(idx);
+      const label = mark === "wrong" ? better : given[idx], file = data.file ? cell(data.file[idx]) : "";
+      const audit = cell(data.audit[idx] || "");
+      rows.push([idx, file, original[idx], given[idx], label, names[label], mark, audit].join(","));
     }
     const link = element("a");
     link.href = URL.createObjectURL(new Blob([rows.join("\n"), "\n"], { type: "text/csv" }));
@@ -117,14 +143,14 @@
 
   function makeCard(rank) {
     const idx = data.idx[rank];
-    const card = element("article", rank < data.numErrors ? "card" : "card below");
+    const card = element("article", rank < data.numSuspects ? "card" : "card below");
     card.dataset.rank = rank;
     card.dataset.idx = idx;
     card.tabIndex = -1;
     card.setAttribute("role", "listitem");
     const where = element("div", "where");
     where.append(element("span", "number", `idx ${idx}`));
-    if (data.file) where.append(clipped("bdi", data.file[rank]));
+    if (data.file) where.append(clipped("bdi", data.file[idx]));
     where.append(element("span", "score", `score ${data.score[rank]}`));
     const view = element("div", "view");
     if (data.sizes.length) view.append(makePicture(rank));
@@ -154,7 +180,7 @@
 
   /** What depends on the mark: the buttons, and the choice of a class in the suggestion's place. */
   function showMark(card, rank) {
-    const idx = data.idx[rank], { mark, label } = marks.get(idx) || {};
+    const idx = data.idx[rank], { mark, label } = markOf(idx);
     const from = data.classNames[given[idx]], to = data.classNames[data.suggestion[rank]];
     for (const button of card.querySelectorAll(".marks button")) {
       button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
@@ -371,7 +397,7 @@
     bringIntoView();
   }
 
-  const KEYS = { ArrowLeft: "wrong", ArrowRight: "right", ArrowUp: "unsure" };
+  const KEYS = { ArrowLeft: "wrong", ArrowRight: "right", ArrowUp: "unsure", d: "drop" };
 
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || !shown.length) return;
@@ -390,7 +416,7 @@
     else if (event.repeat) event.preventDefault(); // a key held down marks one card
     else if (!isSeen) move(0); // nobody marks a card without seeing it
     else if (enter) {
-      if (marks.get(data.idx[rank])?.mark !== "wrong") setMark(rank, "wrong");
+      if (markOf(data.idx[rank]).mark !== "wrong") setMark(rank, "wrong");
       cards.get(rank).querySelector("select").focus({ preventScroll: true });
     } else if (setMark(rank, KEYS[event.key])) move(1);
     event.preventDefault();
@@ -414,8 +440,8 @@
     const idx = data.idx[rank], show = filters.show.value;
     if (filters.given.value !== "" && Number(filters.given.value) !== given[idx]) return false;
     if (filters.suggested.value !== "" && Number(filters.suggested.value) !== data.suggestion[rank]) return false;
-    if (show === "suspects") return rank < data.numErrors;
-    return show === "all" || marks.has(idx) === (show === "marked");
+    if (show === "suspects") return rank < data.numSuspects;
+    return show === "all" || Boolean(markOf(idx).mark) === (show === "marked");
   }
 
   /** A search looks at every card, whatever the filters. Marking does not move cards: only filtering anew does. */
@@ -429,7 +455,7 @@
       shown = data.idx.map((_, rank) => rank).filter(passes);
       nothing.textContent = "No sample passes these filters.";
     }
-    suspects = shown.filter((rank) => rank < data.numErrors).length;
+    suspects = shown.filter((rank) => rank < data.numSuspects).length;
     selected = Math.max(0, shown.indexOf(kept));
     byId("shown").textContent =
       shown.length === data.idx.length

@@ -112,6 +112,13 @@ def test_the_summary_says_how_many_suspects_are_right(analysis, runs):
     assert f"of the suspects {wrong[suspects].mean():.1%} are wrong" in text
 
 
+def test_it_tells_on_standard_error_what_it_does_and_at_the_end_where_the_page_is(runs, workplace, tables_only, capsys):
+    out = analyze_paths.main([str(runs["clean"]), "--out", "a"])
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(out) and str(out / "report.html") in said.out.splitlines()[-2]
+    assert len(said.err.splitlines()) >= 3
+
+
 def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, runs, workplace, tables_only):
     copy = workplace / "run"
     shutil.copytree(runs["noisy"], copy)
@@ -337,6 +344,11 @@ def test_all_mistakes_come_at_once(runs, workplace):
         assert part in text
     with pytest.raises(BadInput, match="--idx x: expected sample numbers"):
         analyze_paths.main([str(runs["noisy"]), "--idx", "x"])
+    for path in (runs["noisy"].parent, runs["noisy"].parent / "run_nosy", runs["noisy"].parents[1]):
+        with pytest.raises(BadInput) as found:
+            analyze_paths.main([str(path)])
+        assert str(found.value).startswith(f"{path}: ")
+        assert all(str(run) in str(found.value) for run in runs.values())
     with pytest.raises(BadInput, match="has no PATH_TRAIN_COARSE or PATH_ALL_COARSE"):
         folder = workplace / "none"
         shutil.copytree(runs["noisy"], folder, ignore=shutil.ignore_patterns("PATH_*", "analysis"))

@@ -218,21 +218,45 @@ def test_labels_of_a_file_are_the_noise(tmp_path):
     assert data.noise_realised == 1
 
 
-def test_marks_are_read_on_the_sets_own_labels_and_on_noisy_ones_but_not_on_others(tmp_path):
-    def marks(given, label):
-        lines = [f"{i},{a},{b},x" for i, (a, b) in enumerate(zip(given, label, strict=True))]
-        (tmp_path / "marks.csv").write_text("\n".join(["idx,given_label,label,mark", *lines]) + "\n")
+def write_marks(file, given, label, mark=None, original=None):
+    """marks.csv, or with no original labels its earlier form."""
+    columns = {"original_label": original, "given_label": given, "label": label, "mark": mark}
+    columns = {"idx": range(len(given))} | {name: values for name, values in columns.items() if values is not None}
+    rows = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    file.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize("form", ["this", "earlier"])
+def test_marks_are_corrections_whatever_they_were_made_from_but_not_on_other_data(tmp_path, form):
+    def marks(before, label):
+        write_marks(tmp_path / "marks.csv", before, label, original=y if form == "this" else None)
         return load_data(parse(f"--ny_file {tmp_path}/marks.csv"), toy(num=400))
 
-    noisy = load_data(parse("--ny_ratio 0.5"), toy(num=400))
-    wrong = np.flatnonzero(noisy.ny != noisy.y)
-    marked = noisy.ny.copy()
-    marked[wrong[3:]] = noisy.y[wrong[3:]]  # all but three were found
-    data = marks(noisy.ny, marked)
-    assert np.array_equal(data.ny, marked) and not data.corrected and data.noise_realised == 3 / 400
-    assert marks(noisy.y, marked).corrected
-    with pytest.raises(BadInput, match="given_label is the data's label in .* other data"):
-        marks(np.random.default_rng(0).permutation(noisy.y), marked)
+    y = np.arange(400) % 4
+    once = np.where(np.arange(400) % 10, y, (y + 1) % 4)
+    twice = np.where(np.arange(400) % 7, once, (y + 2) % 4)
+    for before, label in ((y, once), (once, twice), (once, once)):
+        data = marks(before, label)
+        assert np.array_equal(data.ny, label) and data.corrected and data.noise_realised == 0
+        assert data.marks.mark.tolist() == ["right" if a != b else "" for a, b in zip(before, label, strict=True)]
+        assert all(torch.equal(y, ny) for _, y, ny, _ in get_loaders(parse("--batch_size 80"), data)[0])
+    assert not load_data(parse("--ny_ratio 0.5"), toy()).corrected
+    y = y if form == "earlier" else np.roll(y, 1)
+    with pytest.raises(BadInput, match="marks were made on other data"):
+        marks(np.random.default_rng(0).permutation(y), twice)
+
+
+def test_dropped_samples_leave_after_subset_and_validation_rows_are_drawn(tmp_path):
+    y, mark = np.arange(100) % 4, np.where(np.arange(100) % 3, "", "drop")
+    flags = "--train_size 60 --valid_size 20 --batch_size 10"
+    before = load_data(parse(flags), toy())
+    write_marks(tmp_path / "marks.csv", y, y, mark, y)
+    data = load_data(parse(f"{flags} --ny_file {tmp_path}/marks.csv"), toy())
+    for rows, kept in ((before.train_idx, data.train_idx), (before.valid_idx, data.valid_idx)):
+        assert kept.tolist() == [i for i in rows if i % 3] and len(kept) < len(rows)
+    write_marks(tmp_path / "marks.csv", y, y, ["drop"] * 95 + [""] * 5, y)
+    with pytest.raises(BadInput, match="leaves . samples to train on, the rest is marked drop"):
+        load_data(parse(f"{flags} --ny_file {tmp_path}/marks.csv"), toy())
 
 
 def test_a_ratio_and_a_file_together_are_an_error(tmp_path):

@@ -128,6 +128,8 @@ class Experiment:
             skipped = f"; {dataset.num_skipped} images that cannot be read are left out"
         if data.corrected:
             wrong = f": they correct {realised_rate(data.y, data.ny):.4f} of all labels"
+            if dropped := int((data.marks.mark == "drop").sum()):
+                wrong += f"; {dropped} samples marked drop are left out"
         if data.noise_realised:
             trained = realised_rate(data.y[data.train_idx], data.ny[data.train_idx])
             wrong = f": {data.noise_realised:.4f} of all labels are wrong, {trained:.4f} of those trained on"

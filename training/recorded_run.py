@@ -9,6 +9,7 @@ import torch
 
 from data.datasets import fingerprint, open_dataset
 from data.images import FolderImages
+from data.noise import Marks
 from errors import BadInput
 from files import check_intact
 from paths.loose_files import or_grey
@@ -31,7 +32,7 @@ def open_run(folder, data_dir=None, with_images=True):
     coarse = next((name for name in PATHS if (folder / f"{name}.npy").is_file()), None)
     if coarse is None:
         raise BadInput(f"{folder}: has no {' or '.join(PATHS)} .npy; record one with main_gen_path.py")
-    y, ny, files = _labels(check_intact(folder / "labels.npz"), settings)
+    y, ny, files, marks = _labels(check_intact(folder / "labels.npz"), settings)
     true_probs = folder / "true_probs.npy"
     try:
         path, fine = open_path(folder / f"{coarse}.npy"), None
@@ -51,8 +52,10 @@ def open_run(folder, data_dir=None, with_images=True):
         given=ny,
         class_names=[valid_text(str(name)) for name in settings["resolved"]["class_names"]],
         # labels that were corrected by hand: the old ones are no truth to compare with
-        clean=None if (y == ny).all() or settings["resolved"].get("labels_corrected") else y,
+        clean=None if (y == ny).all() or marks else y,
         true_probs=probs,
+        original=y,
+        marks=marks,
         files=files,
         images=_images_of(folder, settings, data_dir) if with_images else None,
         step_name="epoch",
@@ -61,8 +64,9 @@ def open_run(folder, data_dir=None, with_images=True):
 
 
 def _labels(file, settings):
-    """y, ny (N,), and the files' names where the run's data are an image folder, relative to the one with train/."""
-    arrays, resolved = load_npz(file, ["y", "ny", "paths"]), settings["resolved"]
+    """y, ny (N,), the files' names where the run's data are an image folder, relative to the one with train/, and the
+    Marks where it was trained on some."""
+    arrays, resolved = load_npz(file, ["y", "ny", "paths", "mark", "audit"]), settings["resolved"]
     y, ny, files = (arrays.get(key) for key in ("y", "ny", "paths"))
     for labels in (y, ny):
         fits = labels is not None and labels.shape == (resolved["num_samples"],) and labels.dtype.kind in "iu"
@@ -72,7 +76,15 @@ def _labels(file, settings):
         raise BadInput(f"{file}: holds the labels of another run than args.json; take an intact copy of the run")
     if files is not None and (files.shape != y.shape or files.dtype.kind != "U"):
         raise BadInput(f"{file}: paths are {files.shape} of {files.dtype}; take an intact copy of the run")
-    return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()]
+    marks = None
+    if resolved.get("labels_corrected"):
+        # earlier versions kept no marks, but what differs is what was corrected
+        mark = arrays.get("mark", np.where(y == ny, "", "right"))
+        audit = arrays.get("audit", np.full(len(y), ""))
+        if any(texts.shape != y.shape or texts.dtype.kind != "U" for texts in (mark, audit)):
+            raise BadInput(f"{file}: mark or audit are not of its labels; take an intact copy of the run")
+        marks = Marks(y, ny, ny, mark, audit)
+    return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
 
 
 def _fine(file, every, num_samples):

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from data.noise import (
     KINDS,
+    Marks,
     add_label_noise,
     check_alignment,
-    labels_marked,
     read_labels,
+    read_marks,
     realised_rate,
     split_file_and_key,
 )
@@ -372,20 +373,117 @@ def test_csv_of_marks_holds_class_numbers_even_where_classes_are_named_by_numera
     assert read_labels(str(file), 3, ["0", "1", "10", "2"]).tolist() == [2, 1, 2]
 
 
-def test_marks_belong_to_the_labels_they_were_made_on(label_file, refused):
+# ------------------------------------------------------------------------------------------ marks.csv
+
+FILES = ["ant/a.png", "ant/b, c.png", "bee/=d.png", "cat/caf\udce9.png"]
+MARKED = """idx,file,original_label,given_label,label,label_name,mark,audit
+0,train/ant/a.png,2,2,0,ant,wrong,top
+1,"train/ant/b, c.png",0,0,0,ant,right,
+2,bee/=d.png,1,0,0,ant,unsure,
+3,cat/caf\\udce9.png,1,1,1,bee,drop,rest
+"""
+EARLIER = "idx,given_label,label,mark\n0,2,0,wrong\n1,0,0,right\n2,0,0,unsure\n3,1,1,drop\n"
+
+
+def marks_of(file, paths=FILES, original=LABELS):
+    return read_marks(file, 4, NAMES, paths, original=np.array(original))
+
+
+def test_marks_csv_is_read_column_by_column(label_file):
+    found = marks_of(label_file("marks.csv", MARKED))
+    assert found.original.tolist() == LABELS
+    assert found.given.tolist() == [2, 0, 0, 1]
+    assert found.label.tolist() == [0, 0, 0, 1]
+    assert found.mark.tolist() == ["wrong", "right", "unsure", "drop"]
+    assert found.audit.tolist() == ["top", "", "", "rest"]
+    assert read(label_file("marks.csv", MARKED), FILES).tolist() == [0, 0, 0, 1]
+
+
+def test_the_earlier_form_is_read_too_and_other_label_files_are_no_marks(label_file):
+    found = marks_of(label_file("marks.csv", "idx,given_label,label,mark\n3,1,1,\n2,1,1,\n1,0,0,right\n0,2,1,wrong\n"))
+    assert found.original.tolist() == LABELS and found.label.tolist() == [1, 0, 1, 1]
+    assert found.mark.tolist() == ["wrong", "right", "", ""] and found.audit.tolist() == [""] * 4
+    assert marks_of(label_file("n.csv", "idx,label\n0,1\n")) is None
+
+
+@pytest.mark.parametrize(
+    "spreadsheet",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n") + "\r\n",
+        lambda text: text + ",,,,,,,\n",
+        lambda text: text.replace(",", ";"),
+        lambda text: text.replace(",2,2,0,", ",2.0,2.0,0.0,").replace("\n3,", "\n3.0,"),
+        lambda text: text.replace(",2,2,0,", ',"2","2.00","0",'),
+        lambda text: "\n".join([text.splitlines()[0], *reversed(text.splitlines()[1:])]),
+        lambda text: text.replace("wrong", " Wrong ").replace("audit", "audit "),
+    ],
+    ids="BOM line_ends empty_line semicolons 3.0 quotes order capitals".split(),
+)
+@pytest.mark.parametrize("form", ["this", "earlier"])
+def test_what_spreadsheets_do_to_marks_is_no_obstacle(label_file, spreadsheet, form):
+    paths = [name.replace(",", "") for name in FILES]
+    text = MARKED.replace('"train/ant/b, c.png"', paths[1]) if form == "this" else EARLIER
+    found = read_marks(label_file("marks.csv", spreadsheet(text)), 4, NAMES, paths)
+    assert found.given.tolist() == [2, 0, 0, 1] and found.label.tolist() == [0, 0, 0, 1]
+    assert found.mark.tolist() == ["wrong", "right", "unsure", "drop"]
+
+
+BAD_MARKS = {
+    "a missing row": (lambda text: text.rsplit("\n", 2)[0] + "\n", ["no label for 1 of the 4", "row 3"]),
+    "another file": (lambda text: text.replace("ant/a.png", "ant/z.png"), ["line 2", "ant/z.png", "ant/a.png"]),
+    "no file": (lambda text: text.replace("bee/=d.png", ""), ["line 4", "bee/=d.png"]),
+    "another data set's label": (lambda text: text.replace(",2,2,0,", ",1,2,0,"), ["line 2", "original_label"]),
+    "no mark": (lambda text: text.replace("unsure", "dunno"), ["line 4", "dunno", "unsure"]),
+    "wrong, and not put right": (lambda text: text.replace(",2,2,0,", ",2,2,2,"), ["line 2", "wrong"]),
+    "no class": (lambda text: text.replace(",2,2,0,", ",2,2,3,"), ["line 2", "label 3", "from 0 to 2"]),
+    "no given class": (lambda text: text.replace(",2,2,0,", ",2,,0,"), ["line 2", "given_label"]),
+    "twice": (lambda text: text.replace("\n1,", "\n0,"), ["line 3", "twice"]),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), BAD_MARKS.values(), ids=BAD_MARKS)
+def test_marks_that_cannot_be_meant_are_refused_by_line(label_file, refused, change, expected):
+    file = label_file("marks.csv", change(MARKED))
+    refused(lambda: marks_of(file), "--ny_file", file, *expected)
+
+
+def test_marks_with_files_are_not_those_of_data_without(label_file, refused):
+    refused(lambda: marks_of(label_file("marks.csv", MARKED), paths=None), "line 2", "file train/ant/a.png")
+
+
+def test_marks_of_the_earlier_form_must_agree_with_the_data_more_than_by_chance(label_file, refused):
     rng = np.random.default_rng(0)
     clean = rng.integers(3, size=200)
 
-    def marks(given):
-        return label_file(
-            "marks.csv", "idx,given_label,label,mark\n" + "".join(f"{i},{k},0,\n" for i, k in enumerate(given))
-        )
+    def read_those_on(given):
+        lines = "".join(f"{i},{k},0,\n" for i, k in enumerate(given))
+        file = label_file("marks.csv", f"idx,given_label,label,mark\n{lines}")
+        return read_marks(file, 200, NAMES, original=clean)
 
     noisy = np.where(rng.random(200) < 0.6, rng.integers(3, size=200), clean)
     for labels in (clean, noisy):
-        check_alignment(marks(labels), clean, NAMES)
-        assert labels_marked(marks(labels), NAMES, 200).tolist() == labels.tolist()
-    refused(lambda: check_alignment(marks(rng.permutation(clean)), clean, NAMES), "marks.csv", "given_label", "chance")
-    assert labels_marked(label_file("n.csv", "idx,label\n0,1\n"), NAMES, 1) is None
-    damaged = label_file("marks.csv", "idx,given_label,label,mark\n0,,1,wrong\n1,0,0,\n")
-    refused(lambda: check_alignment(damaged, clean[:2], NAMES), "marks.csv", "line 2")
+        assert read_those_on(labels).given.tolist() == labels.tolist()
+    refused(lambda: read_those_on(rng.permutation(clean)), "marks.csv", "given_label", "chance")
+
+
+def test_marks_judge_the_labels_that_are_given_now():
+    """Trained on: a wrong is a right. Given something else than what was said to be right: that is wrong."""
+    marks = Marks(
+        *np.array([[0] * 7, [0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 1]]),
+        np.array(["wrong", "right", "unsure", "drop", "", "", "wrong"]),
+        np.array(["a"] + [""] * 6),
+    )
+    trained_on = marks.of(marks.label)
+    assert trained_on.mark.tolist() == ["right", "right", "unsure", "drop", "", "right", "right"]
+    assert trained_on.label.tolist() == marks.label.tolist() and trained_on.audit[0] == "a"
+    assert marks.of(marks.given).mark.tolist() == ["wrong", "right", "unsure", "drop", "", "wrong", "wrong"]
+    other = marks.of(np.array([2, 2, 2, 2, 2, 2, 1]))
+    assert other.mark.tolist() == ["wrong", "wrong", "unsure", "drop", "", "wrong", "right"]
+    assert other.label.tolist() == [1, 0, 2, 2, 2, 1, 1]
+
+
+def test_the_clean_labels_of_a_label_file_must_be_the_datas(label_file, refused):
+    file = label_file("n.pt", {"clean_label": np.array(LABELS), "worse_label": np.zeros(4, int)})
+    check_alignment(f"{file}:worse", np.array(LABELS), NAMES)
+    refused(lambda: check_alignment(f"{file}:worse", np.array(LABELS[::-1]), NAMES), "clean_label", "another order")

@@ -72,6 +72,42 @@ def test_the_suggestion_is_never_the_given_label(run):
     assert not (find_label_errors(path, given)[1] == given).any()
 
 
+def test_the_suggestion_is_another_class_where_the_others_have_nothing_left():
+    """float16 rounds the network's certainty to 1 and the rest to 0."""
+    given = np.arange(20) % K
+    suggestion = find_label_errors(np.eye(K, dtype=np.float16)[given][:, None].repeat(T, 1), given)[1]
+    assert not (suggestion == given).any() and set(suggestion) <= set(range(K))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 3.0])
+@pytest.mark.parametrize("row", [0, 399])
+def test_a_value_that_is_no_probability_is_named(run, row, value):
+    path, given, _ = run
+    path = path.copy(order="F")
+    path[row, 7, 2] = value
+    for reader in (find_label_errors, all_scores, measures.compute, measures.accuracy_of):
+        with pytest.raises(ValueError, match=rf"{value} at \[{row}, 7, 2\]"):
+            reader(path, given)
+
+
+def test_a_longer_run_leaves_out_no_more_steps_than_one_of_30():
+    """100 steps that all show the same: the first one that is not left out is taken."""
+    path = made_up(fits=False)[0][:, -1:].repeat(100, 1)
+    given = made_up(fits=False)[1]
+    assert telling_step(path, given, label_errors.SLOWER * measures.default_smoothing(100)) == 7
+    assert telling_step(path[:, :30], given, label_errors.SLOWER * measures.default_smoothing(30)) == 7
+
+
+def test_the_filter_is_no_longer_than_the_steps_before_the_telling_one():
+    """Labels are fitted by step 15 of 200: the score is not that of the first prediction, which knows nothing."""
+    path, given, truth = made_up(fits=True)
+    path = np.concatenate([path[:, :T:2], path[:, -1:].repeat(180, 1)], axis=1)
+    score, _, num_errors = find_label_errors(path, given)
+    wrong = given != truth
+    assert wrong[np.argsort(-score)[: wrong.sum()]].mean() > 0.95
+    assert num_errors == pytest.approx(wrong.sum(), rel=0.1)
+
+
 def test_the_score_is_the_margin_of_the_filtered_path_at_the_telling_step(run):
     path, given, _ = run
     smoothing = 0.5 * measures.default_smoothing(T)

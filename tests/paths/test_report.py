@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.noise import read_labels
+from data.noise import Marks, read_marks
 from paths import report
 from paths.report import write_report
+from untrusted import as_cell
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -273,6 +274,7 @@ def test_a_score_that_is_not_finite_does_not_break_the_page(tmp_path):
         ({"order": np.array([1, 1])}, "twice"),
         ({"path": np.zeros((40, 20, 5))}, r"path must have shape \(40, T, 4\)"),
         ({"files": ["a"]}, "files must name 40"),
+        ({"original": np.full(40, 4)}, "original must hold whole numbers from 0 to 3"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(tmp_path, changes, message):
@@ -395,7 +397,7 @@ def opened(tmp_path, browser):
     assert browser.get_log("browser") == []  # what the policy forbids is logged here, and errors
     log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:"))} <= set(files)
+    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:", "chrome-untrusted:"))} <= set(files)
     resources = browser.execute_script('return performance.getEntriesByType("resource").map((e) => e.name)')
     assert [name for name in resources if not name.startswith("data:")] == []
     browser.execute_script("localStorage.clear(); window.onbeforeunload = null")
@@ -413,7 +415,7 @@ def test_the_first_card_is_the_most_suspicious(opened):
         assert text in card.text
     assert "third" in card.text and len(card.find_elements("css selector", "polyline")) == 3
     assert [b.accessible_name for b in card.find_elements("css selector", "button")] == [
-        f"{mark}: idx {first}" for mark in ("wrong", "unsure", "right")
+        f"{mark}: idx {first}" for mark in ("wrong", "unsure", "drop", "right")
     ]
 
 
@@ -480,7 +482,7 @@ def test_arrows_mark_the_selected_card_and_select_the_next(opened):
     page.press("j", "down")
     assert page.selected() == order[4]
     pressed = [b.get_attribute("aria-pressed") for b in page.card(order[1]).find_elements("css selector", "button")]
-    assert pressed == ["false", "false", "true"]
+    assert pressed == ["false", "false", "false", "true"]
 
 
 def test_a_key_held_down_marks_one_card(opened):
@@ -572,23 +574,53 @@ def test_marks_are_cleared_after_a_question(opened):
     assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
 
 
-def test_marks_csv_has_every_sample_and_is_a_label_file(opened, monkeypatch):
+def test_marks_csv_has_every_sample_and_is_read_back_as_it_was_marked(opened, monkeypatch):
     monkeypatch.setattr(report, "LIMIT", 30)
-    page, values = opened(class_names=HOSTILE), example()
-    a, b, c, d = values["order"][:4]
-    page.press("left", "right", "up", "left")
+    values, files = example(), [*ODD_FILES, *(f"train/{i}.png" for i in range(len(ODD_FILES), 40))]
+    original = np.roll(values["given"], 1)
+    page = opened(class_names=HOSTILE, files=files, original=original)
+    a, b, c, d, e = values["order"][:5]
+    page.press("left", "right", "up", "left", "d")
+    assert page.text("#counts") == "2 wrong · 1 right · 1 unsure · 1 drop"
     page.choose(f'.card[data-idx="{d}"] select', (values["given"][d] + 3) % 4)
-    text = page.export()
-    rows = list(csv.reader(io.StringIO(text)))
-    assert rows[0] == ["idx", "given_label", "label", "mark"]
-    assert [row[0] for row in rows[1:]] == [str(i) for i in range(40)]
+    rows = list(csv.DictReader(io.StringIO(page.export())))
+    assert list(rows[0]) == "idx file original_label given_label label label_name mark audit".split()
+    assert [row["idx"] for row in rows] == [str(i) for i in range(40)]
+    assert {row["label_name"] for row in rows} <= {as_cell(name) for name in HOSTILE}
     corrected = values["given"].copy()
     corrected[a], corrected[d] = (corrected[a] + 1) % 4, (corrected[d] + 3) % 4
-    marked = {a: "wrong", b: "right", c: "unsure", d: "wrong"}
-    for idx, row in enumerate(rows[1:]):
-        assert row[1:] == [str(values["given"][idx]), str(corrected[idx]), marked.get(idx, "")]
-    labels = read_labels(str(page.browser.downloads / "marks.csv"), 40, HOSTILE)
-    np.testing.assert_array_equal(labels, corrected)
+    said = {a: "wrong", b: "right", c: "unsure", d: "wrong", e: "drop"}
+    found = read_marks(str(page.browser.downloads / "marks.csv"), 40, HOSTILE, files, original)
+    np.testing.assert_array_equal(found.given, values["given"])
+    np.testing.assert_array_equal(found.label, corrected)
+    assert found.mark.tolist() == [said.get(i, "") for i in range(40)]
+
+
+ODD_FILES = ["=cmd()", "'=x", 'a,b;"c".png', "caf\udce9\U0001f600.png", "two\nlines.png", "train/x.png"]
+
+
+def test_a_page_starts_with_earlier_marks_and_carries_them_on(opened, monkeypatch):
+    """Of samples without a card, too; one that is taken back stays so after a reload."""
+    monkeypatch.setattr(report, "LIMIT", 30)
+    values = example()
+    a, b, c, last = *values["order"][:3], values["order"][-1]
+    mark, label = np.full(40, "", "U6"), values["given"].copy()
+    mark[[a, b, c, last]] = "wrong", "right", "right", "drop"
+    label[a] = (label[a] + 2) % 4
+    earlier = Marks(values["given"], values["given"], label, mark, np.array(["="] + [""] * 38 + ["rest"]))
+    page = opened(marks=earlier)
+    assert page.text("#counts") == "1 wrong · 2 right · 0 unsure · 1 drop"
+    assert [page.card(i).get_attribute("data-mark") for i in (a, b, c)] == ["wrong", "right", "right"]
+    assert page.choice(a) == label[a] and not page.one("#clear").is_enabled()
+    page.press("down", "right", "down", "up")  # takes one back, changes one
+    page.reload()
+    page.choose("#filter-show", "marked")
+    assert page.seen() == [a, c]
+    page.export()
+    found = read_marks(str(page.browser.downloads / "marks.csv"), 40, values["class_names"], values["files"])
+    mark[[b, c]] = "", "unsure"
+    assert found.mark.tolist() == mark.tolist() and found.label.tolist() == label.tolist()
+    assert found.audit.tolist() == earlier.audit.tolist()
 
 
 def test_more_classes_than_a_byte_holds_are_exported_right(opened):
@@ -652,8 +684,8 @@ def test_a_browser_that_keeps_nothing_says_so_and_still_exports(opened, browser)
         page, values = opened(), example()
         page.press("left")
         assert "does not keep marks" in page.text("#notice")
-        row = page.export().splitlines()[1 + values["order"][0]]
-        assert row.endswith(f",{values['suggestion'][values['order'][0]]},wrong")
+        row = list(csv.DictReader(io.StringIO(page.export())))[values["order"][0]]
+        assert (row["label"], row["mark"]) == (str(values["suggestion"][values["order"][0]]), "wrong")
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
         browser.refresh()
