@@ -7,7 +7,7 @@ depend neither on the order of classes nor on the number of steps.
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from paths.measures import chunks, label_probability, margin_loss, rivals
+from paths.measures import chunks, label_probability, margin_loss, rivals, smallest
 
 BINS = 8  # of time
 
@@ -38,7 +38,8 @@ def features(run):
     for rows, q in chunks(run.path):
         label = run.given[rows]
         strongest = rivals(q, label).mean(1).argmax(0)
-        loss, own, rival = margin_loss(q, label), label_probability(q, label), label_probability(q, strongest)
+        loss = margin_loss(q, label, smallest(run.path))
+        own, rival = label_probability(q, label), label_probability(q, strongest)
         edges = np.linspace(0, len(loss), BINS + 1).round().astype(int)
         binned = [
             s[a : max(a + 1, b)].mean(0) for s in (loss, own, rival) for a, b in zip(edges, edges[1:], strict=False)

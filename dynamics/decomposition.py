@@ -14,9 +14,18 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import grad, jvp
 
-from dynamics.kernels import chance_refused, check_deterministic, jacobians, softmax_jacobian, split_parameters
+from dynamics.kernels import (
+    call,
+    check_deterministic,
+    for_each_sample,
+    jacobians,
+    logits_of,
+    plain_steps,
+    softmax_jacobian,
+    split_parameters,
+)
 
 
 @dataclass
@@ -37,28 +46,39 @@ def decompose_step(model, x_observed, x_updated, target, lr, chunk_size=8, way=N
     step's learning rate, without momentum and weight decay, which it would add the same to whatever x_u is.
     chunk_size: how many gradients are in memory at once; with the observed samples' own K it sets the memory, which
     grows with neither O nor U. way: "gradients" (each x_o's K gradients are kept, and each x_u's multiplied with
-    them) or "push_forward" (each x_u's gradient is pushed forward through all x_o); the cheaper when not given.
-    Raises ValueError where the assumptions do not hold.
+    them) or "push_forward" (each x_u's gradient is pushed forward through all x_o); the cheaper when not given, or
+    "gradients" where an operation has no forward derivative (grid_sample, EmbeddingBag). Attention and recurrent
+    layers are computed in plain steps, not by fused kernels. The model is left as it was. Raises ValueError where the
+    assumptions do not hold.
     """
-    check_deterministic(model)
     if target.shape[0] != len(x_updated):
         raise ValueError(f"target has {target.shape[0]} rows for {len(x_updated)} updated samples")
-    with torch.no_grad():
-        q_observed, q_updated = (
-            torch.cat([model(x).softmax(1) for x in samples.split(max(chunk_size, 64))])
-            for samples in (x_observed, x_updated)
-        )
+    check_deterministic(model, x_observed)
+    q_observed, q_updated = (
+        torch.cat([logits_of(model, x).softmax(1) for x in samples.split(max(chunk_size, 64))])
+        for samples in (x_observed, x_updated)
+    )
     if target.shape != q_updated.shape:
         raise ValueError(f"target must have shape {tuple(q_updated.shape)}, not {tuple(target.shape)}")
+    target = target.to(q_updated)
+    if not ((target.sum(1) - 1).abs() < 1e-3).all():
+        raise ValueError("the rows of target must sum to 1: they are distributions p_tar")
     num_observed, num_updated, num_classes = len(x_observed), len(x_updated), target.shape[1]
-    if way is None:
+    chosen = way
+    if chosen is None:
         # in forward passes of a sample: a gradient costs about 3, a push-forward about 2
         groups = math.ceil(num_observed / _kept_at_once(chunk_size, num_classes))
         gradients = 3 * (num_observed * num_classes + groups * num_updated)
-        way = "gradients" if gradients <= num_updated * (3 + 2 * num_observed) else "push_forward"
+        chosen = "gradients" if gradients <= num_updated * (3 + 2 * num_observed) else "push_forward"
     A = softmax_jacobian(q_observed)
     # (O, U, K): K(x_o, x_u) G(x_u), the change of logits per unit of -lr/U
-    products = WAYS[way](model, x_observed, x_updated, target.to(q_updated), chunk_size)
+    samples = (model, x_observed, x_updated, target, chunk_size)
+    try:
+        products = WAYS[chosen](*samples)
+    except NotImplementedError:
+        if way is not None:
+            raise
+        products = WAYS["gradients"](*samples)
     predicted = -lr / num_updated * torch.einsum("okl,oul->ouk", A, products)
     return StepDecomposition(predicted, A, q_updated - target)
 
@@ -85,28 +105,18 @@ def _by_push_forward(model, x_observed, x_updated, target, chunk_size):
     columns = []
     for x, p in zip(x_updated.split(1), target.split(1), strict=True):
         gradient = {name: g[0] for name, g in _gradients(model, x, p).items()}
-        pushed = [
-            jvp(
-                lambda parameters, x=observed: functional_call(model, {**parameters, **others}, (x,)),
-                (trained,),
-                (gradient,),
-            )[1]
-            for observed in x_observed.split(chunk_size)
-        ]
+        with plain_steps(model):
+            pushed = [
+                jvp(lambda parameters, x=observed: call(model, parameters | others, x), (trained,), (gradient,))[1]
+                for observed in x_observed.split(chunk_size)
+            ]
         columns.append(torch.cat(pushed))
     return torch.stack(columns, 1)
 
 
 def _gradients(model, x, target):
     """{name: (B, *shape)}: each sample's own gradient of cross-entropy, J(x_u)^T G(x_u)."""
-    trained, others = split_parameters(model)
-
-    def loss(parameters, sample, p):
-        logits = functional_call(model, {**parameters, **others}, (sample[None],))[0]
-        return -(p * logits.log_softmax(0)).sum()
-
-    with chance_refused():
-        return vmap(grad(loss), (None, 0, 0))(trained, x, target)
+    return for_each_sample(grad, lambda logits, p: -(p * logits.log_softmax(0)).sum(), model, x, target)
 
 
 WAYS = {"gradients": _by_gradients, "push_forward": _by_push_forward}

@@ -3,7 +3,9 @@
 import contextlib
 
 import torch
+from torch import nn
 from torch.func import functional_call, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -20,7 +22,7 @@ def empirical_ntk(model, x_observed, x_updated, chunk_size=64):
     of chunk_size observed and as many updated samples are in memory at once, K gradients each. Raises ValueError
     for a model whose output for a sample depends on the batch or on chance (see check_deterministic).
     """
-    check_deterministic(model)
+    check_deterministic(model, x_observed)
     rows = []
     for observed in x_observed.split(chunk_size):
         jacobian = jacobians(model, observed)
@@ -30,13 +32,25 @@ def empirical_ntk(model, x_observed, x_updated, chunk_size=64):
 
 def jacobians(model, x):
     """{name: (B, K, *shape)}: the logits' derivatives by each trainable parameter, for each sample of x."""
+    return for_each_sample(jacrev, lambda logits: logits, model, x)
+
+
+def for_each_sample(derivative, function, model, x, *more):
+    """{name: (B, ...)}: derivative (grad, jacrev) of function(logits (K,), ...) by each trainable parameter, for
+    each sample of x and of what else function takes. ValueError where the model draws random numbers.
+    """
     trained, others = split_parameters(model)
 
-    def logits(parameters, sample):
-        return functional_call(model, {**parameters, **others}, (sample[None],))[0]
+    def of_sample(parameters, others, sample, *more):
+        return function(call(model, parameters | others, sample[None])[0], *more)
 
-    with chance_refused():
-        return vmap(jacrev(logits), (None, 0))(trained, x)
+    shared = None
+    if recurrent(model):
+        # They add in place to the product of weights and a first state, which has to be each sample's own
+        trained, others = ({n: p.expand(len(x), *p.shape) for n, p in part.items()} for part in (trained, others))
+        shared = 0
+    with plain_steps(model), chance_refused():
+        return vmap(derivative(of_sample), (shared, shared, *[0] * (1 + len(more))))(trained, others, x, *more)
 
 
 def split_parameters(model):
@@ -46,10 +60,26 @@ def split_parameters(model):
     return trained, frozen | {name: b.detach() for name, b in model.named_buffers()}
 
 
-def check_deterministic(model):
+def call(model, tensors, x):
+    """model(x) with the tensors of split_parameters in place of its own, which are as before afterwards.
+
+    A module or weight that is used in several places is told to functional_call place by place: by itself it leaves
+    a shared module without its parameters. A buffer that the forward pass writes to is a copy.
+    """
+    names, places = {}, {}
+    for prefix, module in model.named_modules():  # a shared one once
+        for place, p in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            places[place] = tensors[names.setdefault(id(p), place)]
+        for place, b in module.named_buffers(prefix, recurse=False, remove_duplicate=False):
+            places[place] = tensors[names.setdefault(id(b), place)].clone()
+    return functional_call(model, places, (x,), tie_weights=False)
+
+
+def check_deterministic(model, x):
     """ValueError unless a sample's logits depend on that sample and the parameters alone.
 
-    That is what the decomposition assumes: BatchNorm in eval mode (frozen statistics), no dropout at work.
+    That is what the decomposition assumes: BatchNorm in eval mode (frozen statistics), no dropout at work. What no
+    module's type tells is found by predicting the first sample of x in two batches.
     """
     for name, module in model.named_modules():
         of_batch = isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats)
@@ -61,6 +91,41 @@ def check_deterministic(model):
                 f"{name or 'the model'} ({type(module).__name__}) {what}: the decomposition of a step needs "
                 "model.eval(), or a network without such layers (--norm group)"
             )
+    first, devices = x[:1], [x.device] if x.is_cuda else []
+    found = []
+    for other in (first, torch.zeros_like(first)):
+        with torch.random.fork_rng(devices):  # both draw alike: chance is found by chance_refused
+            found.append(logits_of(model, torch.cat([first, other]))[0])
+    rounding = torch.finfo(found[0].dtype).eps ** 0.5 * found[0].abs().max()
+    if (found[0] - found[1]).abs().max() > rounding:
+        raise ValueError(
+            f"{type(model).__name__}'s logits for a sample change with the other samples of its batch: the "
+            "decomposition of a step needs model.eval(), or a network without such layers"
+        )
+
+
+def logits_of(model, x):
+    """The model's logits, its buffers left as they are whatever its forward pass does to them."""
+    trained, others = split_parameters(model)
+    with torch.no_grad():
+        return call(model, trained | others, x)
+
+
+def recurrent(model):
+    return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
+
+
+@contextlib.contextmanager
+def plain_steps(model):
+    """Attention and recurrent layers step by step: their fused kernels have no forward derivative, and none for each
+    sample."""
+    fast, off = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.flags(enabled=False)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), off if recurrent(model) else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextlib.contextmanager

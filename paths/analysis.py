@@ -128,13 +128,16 @@ class Analysis:
 
 def most_disputed(true_probs, among):
     """(N,) bool: of the samples `among` (N,) bool the 1,000 whose distribution of labels has the largest entropy."""
-    entropy = -(true_probs * measures.log(true_probs)).sum(1)
+    entropy = -(true_probs * measures.log(true_probs, measures.smallest(true_probs))).sum(1)
     most = np.argsort(-np.where(among, entropy, -1), kind="stable")[:DISAGREED]
     return np.isin(np.arange(len(among)), most) & among
 
 
 def write_tables(analysis, out, step_distances):
-    """samples.csv, suspects.csv, and steps.csv: distances to the reference, of all samples and of some, accuracies."""
+    """samples.csv, suspects.csv, and steps.csv: distances to the reference, of all samples and of some, accuracies.
+
+    The columns of samples.csv are those of paths.measures, which says which are larger for easier samples.
+    """
     recorded, names = analysis.recorded, analysis.recorded.class_names
     visited = np.sort(analysis.order)
     with csv_file(out / "samples.csv") as writer:

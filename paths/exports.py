@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from paths.analysis import csv_file
-from paths.measures import chunks, log
+from paths.measures import chunks, log, smallest
 from untrusted import as_cell
 
 
@@ -24,7 +24,8 @@ def export_cartography(analysis, out):
     folder = out / "training_dynamics"
     folder.mkdir()
     for step in range(recorded.path.shape[1]):
-        logits = log(np.asarray(recorded.path[:, step], np.float32)[rows]).round(4).tolist()
+        q = np.asarray(recorded.path[:, step], np.float32)[rows]
+        logits = log(q, smallest(recorded.path)).round(4).tolist()
         with open(folder / f"dynamics_epoch_{step}.jsonl", "w", encoding="utf-8") as f:
             for i, row in zip(rows.tolist(), logits, strict=True):
                 f.write(json.dumps({"guid": i, f"logits_epoch_{step}": row, "gold": int(recorded.given[i])}) + "\n")

@@ -45,14 +45,14 @@ def find_label_errors(path, labels):
     """
     labels = measures.checked(path, labels)
     smoothing = SLOWER * measures.default_smoothing(path.shape[1])
-    step = telling_step(path, labels, smoothing)
+    step, least = telling_step(path, labels, smoothing), measures.smallest(path)
     smoothing = max(smoothing, 1 / (step + 1))  # a window that is not full would be of the first prediction mostly
     score = np.full(len(labels), np.nan, np.float32)
     suggestion = np.full(len(labels), -1, np.int64)
     for rows, q in chunks(path):
         visited = q.any((0, 1))
         then = measures.filtered(q[:, : step + 1], smoothing)[:, -1:]
-        score[rows] = np.where(visited, -log_margin(then, labels[rows])[0], np.nan)
+        score[rows] = np.where(visited, -log_margin(then, labels[rows], least)[0], np.nan)
         np.put_along_axis(then, labels[rows][None, None], -1, axis=0)  # no rival, even where all of these are 0
         suggestion[rows] = np.where(visited, then[:, 0].argmax(0), -1)
     return score, suggestion, estimate_errors(score)
@@ -70,14 +70,15 @@ def telling_step(path, labels, smoothing):
     num_steps = path.shape[1]
     smoothing = max(smoothing, SLOWER * measures.default_smoothing(LONGEST))
     raw, filtered, products, total, count = np.zeros(num_steps), np.zeros(num_steps), np.zeros(num_steps), 0.0, 0
+    least = measures.smallest(path)
     for rows, q in chunks(path):
-        raw += margin_loss(q, labels[rows])[:, q.any((0, 1))].sum(1, dtype=np.float64)
+        raw += margin_loss(q, labels[rows], least)[:, q.any((0, 1))].sum(1, dtype=np.float64)
     weights = 1 / np.maximum(raw, 1e-12)
     for rows, q in chunks(path):
         visited = q.any((0, 1))
         q, label = q[:, :, visited], labels[rows][visited]
-        whole = weights @ margin_loss(q, label)
-        loss = margin_loss(measures.filtered(q, smoothing), label).astype(np.float64)
+        whole = weights @ margin_loss(q, label, least)
+        loss = margin_loss(measures.filtered(q, smoothing), label, least).astype(np.float64)
         filtered += loss.sum(1)
         products += loss @ whole
         total += whole.sum()
@@ -115,13 +116,13 @@ def all_scores(path, labels, smoothing=None):
     found = measures.compute(path, labels, smoothing=smoothing)
     scores = {"telling_margin": find_label_errors(path, labels)[0]}
     scores |= {name: -found[name] for name in WRONG_WHEN_SMALL} | {name: found[name] for name in WRONG_WHEN_LARGE}
-    half = path.shape[1] // 2
+    half, least = path.shape[1] // 2, measures.smallest(path)
     more = {
-        "margin_loss": lambda q, label: margin_loss(q, label).mean(0),
-        "filtered_end": lambda q, label: -log_margin(measures.filtered(q, smoothing)[:, -1:], label)[0],
-        "first_half": lambda q, label: measures.cross_entropy(q, label)[: max(half, 1)].mean(0),
-        "second_half": lambda q, label: measures.cross_entropy(q, label)[half:].mean(0),
-        "mean_path": lambda q, label: -log_margin(q.mean(1, keepdims=True), label)[0],
+        "margin_loss": lambda q, label: margin_loss(q, label, least).mean(0),
+        "filtered_end": lambda q, label: -log_margin(measures.filtered(q, smoothing)[:, -1:], label, least)[0],
+        "first_half": lambda q, label: measures.cross_entropy(q, label, least)[: max(half, 1)].mean(0),
+        "second_half": lambda q, label: measures.cross_entropy(q, label, least)[half:].mean(0),
+        "mean_path": lambda q, label: -log_margin(q.mean(1, keepdims=True), label, least)[0],
     }
     scores |= {name: np.full(len(labels), np.nan, np.float32) for name in more}
     for rows, q in chunks(path):

@@ -4,6 +4,9 @@ A path is (N, T, K): sample, step, class, as PathRecorder writes it; labels (N,)
 computed in float32, in chunks of samples, so that a memory map of any size needs little memory. Rows never visited
 (all zeros) are NaN in every measure; a step that a sample missed holds its prediction of the step before.
 
+integral_difficulty and converged_difficulty have the paper's names and are larger for easier samples: they sum up, or
+end with, the label's probability. base_difficulty and mean_cross_entropy are larger for harder ones.
+
     measures = compute(np.load("path.npy", mmap_mode="r"), labels)
     measures["confidence"]  # (N,)
 """
@@ -15,39 +18,37 @@ from supervision.table import ema_step
 
 # (K, T, n) float32 of 512 samples stays in the processor's cache for T = 200, K = 10; of a larger path fewer are taken
 CHUNK, CHUNK_BYTES = 512, 32e6
-SMALLEST = 6e-8  # the smallest float16 above 0: logarithms clip there
 
-# ---------------------------------------------------------------- probes: (K, T, n), (n,) -> (T, n)
+# -------------------------------- probes: (K, T, n), (n,), the path's smallest() -> (T, n)
 
 
-def label_probability(q, label):
+def label_probability(q, label, smallest=None):
     """q_t(y), the probability of the given label."""
     return np.take_along_axis(q, label[None, None], axis=0)[0]
 
 
-def log_margin(q, label):
+def log_margin(q, label, smallest):
     """log q_t(y) - log of the best rival: the logit margin, which AUM averages (Pleiss et al. 2020)."""
-    return log(label_probability(q, label)) - log(rivals(q, label).max(0))
+    return log(label_probability(q, label), smallest) - log(rivals(q, label).max(0), smallest)
 
 
-def margin_loss(q, label):
+def margin_loss(q, label, smallest):
     """log(1 + exp(-margin)), the logistic loss of the log margin: next to nothing where the label wins clearly."""
-    return np.logaddexp(0, -log_margin(q, label))
+    return np.logaddexp(0, -log_margin(q, label, smallest))
 
 
-def cross_entropy(q, label):
+def cross_entropy(q, label, smallest):
     """-log q_t(y)."""
-    return -log(label_probability(q, label))
+    return -log(label_probability(q, label), smallest)
 
 
-def l2_error(q, label):
+def l2_error(q, label, smallest):
     """|q_t - e_y|, the L2 norm of the error vector (Paul et al. 2021)."""
-    others = rivals(q, label)
-    # 1 - q(y) as the sum of the other classes: float16 rounds a q(y) above .9998 to 1, and keeps the small ones
+    others = rivals(q, label)  # their sum keeps more digits than 1 - q(y)
     return np.sqrt(np.einsum("ktn,ktn->tn", others, others) + others.sum(0) ** 2)
 
 
-def is_correct(q, label):
+def is_correct(q, label, smallest):
     """Whether the prediction is the given label."""
     return (q.argmax(0) == label).astype(np.float32)
 
@@ -167,7 +168,7 @@ def compute(path, labels, reference=None, smoothing=None, el2n_step=None):
     per_step = {**PER_STEP, "el2n_at_step": (l2_error, at(num_steps // 10 if el2n_step is None else el2n_step))}
     measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*per_step, *PER_PATH)}
     for rows, q in chunks(path):
-        probed = {probe: probe(q, labels[rows]) for probe in {probe for probe, _ in per_step.values()}}
+        probed = {probe: probe(q, labels[rows], smallest(path)) for probe in {probe for probe, _ in per_step.values()}}
         found = {name: fold(probed[probe]) for name, (probe, fold) in per_step.items()}
         found |= {name: measure(q, smoothing) for name, measure in PER_PATH.items()}
         unvisited = ~q.any((0, 1))
@@ -197,12 +198,12 @@ def low_pass(path, smoothing=None):
 def distance_to(path, reference, smoothing=None, rows=None):
     """Mean distance to distributions p* at each step: {"raw_l2", "filtered_l2", "raw_kl", "filtered_kl"}: (T,).
 
-    reference: (N, K). KL is KL(p* || q_t), q clipped at 6e-8. rows: (N,) bool, whom to average over (every row
-    that was visited).
+    reference: (N, K). KL is KL(p* || q_t), q clipped at smallest(path). rows: (N,) bool, whom to average over
+    (every row that was visited).
     """
     smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
     sums = {f"{kind}_{what}": np.zeros(path.shape[1]) for kind in ("raw", "filtered") for what in ("l2", "kl")}
-    count = 0
+    count, least = 0, smallest(path)
     for chunk, q in chunks(path):
         chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
         p = np.asarray(reference[chunk], np.float32).T[:, None, chosen]
@@ -210,7 +211,7 @@ def distance_to(path, reference, smoothing=None, rows=None):
         for kind, values in (("raw", q), ("filtered", filtered(q, smoothing))):
             values = values[:, :, chosen]
             sums[f"{kind}_l2"] += np.sqrt(((values - p) ** 2).sum(0)).sum(1)
-            sums[f"{kind}_kl"] += (p * (log(p) - log(values))).sum((0, 2))
+            sums[f"{kind}_kl"] += (p * (log(p, least) - log(values, least))).sum((0, 2))
     return {name: value / max(count, 1) for name, value in sums.items()}
 
 
@@ -234,13 +235,26 @@ def accuracy_of(path, labels, smoothing=None, rows=None):
 def chunks(path):
     """Pairs of a slice of samples and their path as (K, T, n) float32, samples innermost, as they lie on disk.
 
-    Steps that a sample missed (all zeros) hold its prediction of the step before, or of its first one.
+    Steps that a sample missed (all zeros) hold its prediction of the step before, or of its first one. A probability
+    that float16 has rounded to 1, or near it, has its digits back.
     """
     num_samples, num_steps, num_classes = path.shape
     size = max(1, min(CHUNK, int(CHUNK_BYTES / (4 * num_steps * num_classes))))
     for start in range(0, num_samples, size):
         rows = slice(start, start + size)
-        yield rows, _without_gaps(np.ascontiguousarray(path[rows].T, dtype=np.float32))
+        q = np.ascontiguousarray(path[rows].T, dtype=np.float32)
+        if path.dtype == np.float16:
+            _restore_digits(q)
+        yield rows, _without_gaps(q)
+
+
+def _restore_digits(q):
+    """Make a class above .5 what the others leave, within its rounding: float16 keeps three digits of small ones."""
+    top = q.argmax(0)[None]
+    rounded = np.take_along_axis(q, top, 0)
+    np.put_along_axis(q, top, 0, 0)
+    left = np.clip(1 - q.sum(0, keepdims=True), rounded - 2**-12, rounded + 2**-12)
+    np.put_along_axis(q, top, np.where(rounded > 0.5, left, rounded), 0)
 
 
 def _without_gaps(q):
@@ -268,9 +282,14 @@ def filtered(q, smoothing):
     return out
 
 
-def log(p):
-    """The logarithm of probabilities, clipped at the smallest float16 above 0."""
-    return np.log(np.maximum(p, SMALLEST))
+def smallest(path):
+    """The smallest probability above 0 that the path's precision knows, where logarithms clip: 6e-8 in float16."""
+    return max(float(np.finfo(path.dtype).smallest_subnormal), 1e-45)  # computed in float32
+
+
+def log(p, smallest):
+    """The logarithm of probabilities, clipped at `smallest`."""
+    return np.log(np.maximum(p, np.float32(smallest)))
 
 
 def checked(path, labels):

@@ -24,11 +24,12 @@ MOST_STEPS = 2000  # drawn of a longer path, evenly spaced; the filter sees ever
 MOST_POINTS = 20_000  # drawn of a larger data map
 MOST_IMAGES = 32
 DIFFICULTIES = {  # the first three of them that there are
-    "integral_difficulty": "integral: sum of q_t(y)",
-    "converged_difficulty": "converged: q_T(y)",
-    "base_difficulty": "base: |e_y - p*|",
-    "mean_cross_entropy": "mean cross-entropy",
+    "integral_difficulty": "integral: sum of q_t(y)\n(large: easy)",
+    "converged_difficulty": "converged: q_T(y)\n(large: easy)",
+    "base_difficulty": "base: |e_y - p*|\n(large: hard)",
+    "mean_cross_entropy": "mean cross-entropy\n(large: hard)",
 }
+LARGE_IS_EASY = ("integral_difficulty", "converged_difficulty")  # whatever their names say
 
 
 @dataclass
@@ -231,7 +232,7 @@ def measures_against_each_other(measures, wrong, out, title, wrong_name="given l
     ax.grid(False)
     shown = ax.imshow(rho, cmap="PuOr", vmin=-1, vmax=1)
     fig.colorbar(shown, ax=ax, shrink=0.6, label="Spearman's rho")
-    labels = [plain(name.replace("_", " "), 30) for name in names]
+    labels = [plain(name.replace("_", " "), 30) + "\n(large: easy)" * (name in LARGE_IS_EASY) for name in names]
     ax.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     ax.set_yticks(range(len(names)), labels)
     ax.set_title(f"rank correlation over {len(there):,} samples", fontsize=11)

@@ -51,6 +51,7 @@ class PathRecorder:
         self.checksums = {}  # complete step on disk -> CRC-32 of its values
         self._step = self._values = self._place = None  # the open step, its (N, K) tensor; sample idx -> row
         self._pending, self._flushed_at = [], time.monotonic()
+        self._checked = False
         if self.path.exists():
             if not resume:
                 raise FileExistsError(f"{self.path}: there is a path already; choose another name, or resume it")
@@ -64,13 +65,17 @@ class PathRecorder:
 
         Steps are kept on prob's device, so that a GPU is waited for only when steps are written. A row of prob
         with a value that is not finite is not stored. Raises ValueError for a step that lies before the open
-        one or outside 0 .. num_steps - 1, and (on the CPU) for a sample that is not followed.
+        one or outside 0 .. num_steps - 1, (on the CPU) for a sample that is not followed, and (on the first call
+        only, since a GPU would have to be waited for) for rows that are not >= 0 and sum to 1.
         """
         if not 0 <= step < self.shape[1]:
             raise ValueError(f"step {step} lies outside 0 .. {self.shape[1] - 1}")
         prob, idx = torch.as_tensor(prob).detach(), torch.as_tensor(idx)
         if prob.shape != (len(idx), self.shape[2]):
             raise ValueError(f"prob must have shape {(len(idx), self.shape[2])}, not {tuple(prob.shape)}")
+        if not self._checked and len(idx):
+            _check_distributions(prob)
+            self._checked = True
         if step != self._step:
             self._begin(step, prob.device)
         self._values = self._values.to(prob.device)  # a step that was gone back to comes from a file
@@ -246,6 +251,12 @@ class PathRecorder:
             partial.unlink(missing_ok=True)
             problem.filename = str(target)
             raise
+
+
+def _check_distributions(prob):
+    finite = prob[prob.isfinite().all(1)].float()
+    if (finite < 0).any() or ((finite.sum(1) - 1).abs() > 0.01).any():  # bfloat16 is off by up to .004
+        raise ValueError("the rows of prob must be >= 0 and sum to 1: give logits.softmax(1), not logits")
 
 
 def read_sidecar(path):

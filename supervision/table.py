@@ -41,14 +41,16 @@ class PredictionTable:
         self.values = torch.zeros(num_samples, num_classes, device=device)
         self.visited = torch.zeros(num_samples, dtype=torch.bool, device=device)
         self._last_seen_at = None  # (N,) scratch of the distinctness check, made when first needed
+        self._checked = False
 
     @torch.no_grad()
     def update(self, idx, prob):
         """Average a batch of predictions into its rows: the first visit stores, later ones mix.
 
         idx: (B,) int64, distinct rows (a repeat raises ValueError on a CPU table; on other devices the check
-        would cost a synchronisation, and which of two predictions wins is undefined). prob: (B, K). A row of
-        prob with a value that is not finite leaves its table row as it was. Everything is on the table's
+        would cost a synchronisation, and which of two predictions wins is undefined). prob: (B, K), rows
+        >= 0 that sum to 1 (ValueError otherwise, on the first update only: a GPU would have to be waited for). A
+        row of prob with a value that is not finite leaves its table row as it was. Everything is on the table's
         device or is brought there.
         """
         if self.smoothing is None:
@@ -58,6 +60,9 @@ class PredictionTable:
         prob = torch.as_tensor(prob).detach().to(self.values)
         if prob.shape != (len(idx), self.values.shape[1]):
             raise ValueError(f"prob must have shape {(len(idx), self.values.shape[1])}, not {tuple(prob.shape)}")
+        if not self._checked and len(idx):
+            _check_distributions(prob)
+            self._checked = True
         on_cpu = self.values.device.type == "cpu"  # where a flag is read at once; a GPU would have to be waited for
         if on_cpu:
             self._check_distinct(idx)
@@ -152,8 +157,14 @@ class PredictionTable:
         table.smoothing = sidecar.get("smoothing") if sidecar else None
         table.values = values
         table.visited = table.values.sum(1) > 0
-        table._last_seen_at = None
+        table._last_seen_at, table._checked = None, False
         return table
+
+
+def _check_distributions(prob):
+    finite = prob[prob.isfinite().all(1)].float()
+    if (finite < 0).any() or ((finite.sum(1) - 1).abs() > 0.01).any():  # bfloat16 is off by up to .004
+        raise ValueError("the rows of prob must be >= 0 and sum to 1: give logits.softmax(1), not logits")
 
 
 def sidecar_path(path):

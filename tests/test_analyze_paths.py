@@ -259,10 +259,11 @@ def test_with_true_distributions_distances_are_to_them(loose, workplace, tables_
     assert "base_difficulty" in rows(out / "samples.csv")[0]
 
 
-def test_a_recorder_that_was_fed_logits_is_found_out(loose, workplace):
+def test_a_recorder_that_was_fed_logits_later_on_is_found_out(loose, workplace):
     recorder = PathRecorder("logits.npy", 120, 2, 10)
     for step in range(2):
-        recorder.record(step, np.arange(120), torch.randn(120, 10))
+        logits = torch.randn(120, 10)  # the recorder itself looks at its first batch only
+        recorder.record(step, np.arange(120), logits if step else logits.softmax(1))
     recorder.close()
     with pytest.raises(BadInput, match="give probabilities"):
         analyze_paths.main(["logits.npy", *loose[1:]])

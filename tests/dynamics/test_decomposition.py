@@ -1,5 +1,6 @@
 """Proposition 1 against steps that are really taken, against the full NTK, and each way of computing it."""
 
+import contextlib
 import copy
 
 import pytest
@@ -28,7 +29,7 @@ def samples():
 def actual_change(model, x_observed, x_updated, target, lr):
     """What one plain SGD step really does to the probabilities: (O, K)."""
     stepped = copy.deepcopy(model)
-    optimizer = torch.optim.SGD([p for p in stepped.parameters() if p.requires_grad], lr)
+    optimizer = torch.optim.SGD([p for p in stepped.parameters() if p.requires_grad], abs(lr), maximize=lr < 0)
     (-(target * stepped(x_updated).log_softmax(1)).sum(1).mean()).backward()
     optimizer.step()
     with torch.no_grad():
@@ -153,6 +154,177 @@ def test_batchnorm_in_eval_mode_and_dropout_of_nothing_are_accepted(samples):
     torch.testing.assert_close(decompose_step(model, *samples, 1e-5).predicted.sum(1), actual, rtol=1e-3, atol=1e-10)
 
 
+class Sequences(nn.Module):
+    """A classifier of sequences (B, 5, 4): a layer that mixes their steps, then a linear one."""
+
+    def __init__(self, layer, width=4):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(width, 3)
+
+    def forward(self, x):
+        if isinstance(self.layer, nn.MultiheadAttention):
+            x, _ = self.layer(x, x, x, need_weights=False)
+        elif isinstance(self.layer, nn.RNNBase):
+            x, _ = self.layer(x)
+        else:
+            x = self.layer(x)
+        return self.head(x.mean(1))
+
+
+class FunctionalAttention(nn.Linear):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(*super().forward(x).chunk(3, -1))
+
+
+class Cells(nn.LSTMCell):
+    def forward(self, x):
+        state = None
+        for step in x.unbind(1):
+            state = super().forward(step, state)
+        return state[0][:, None]
+
+
+class Glance(nn.Linear):
+    """grid_sample has no forward derivative."""
+
+    def forward(self, x):
+        where = super().forward(x)[..., :2].tanh()
+        return F.grid_sample(x[:, None], where[:, None], align_corners=True)[:, 0].transpose(1, 2).repeat(1, 1, 4)
+
+
+class Shared(nn.Module):
+    """One module under two names, and a weight that two modules hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Linear(4, 4)
+        self.tied = nn.Linear(4, 4, bias=False)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x):
+        return self.tied(self.second(self.first(x).tanh()).tanh())
+
+
+SEQUENCES = {
+    "attention": lambda: nn.MultiheadAttention(4, 2, batch_first=True),
+    "attention as a function": lambda: FunctionalAttention(4, 12),
+    "transformer": lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+    "lstm": lambda: nn.LSTM(4, 4, num_layers=2, batch_first=True),
+    "gru": lambda: nn.GRU(4, 2, bidirectional=True, batch_first=True),
+    "lstm cells": lambda: Cells(4, 4),
+    "no forward derivative": lambda: Glance(4, 2),
+    "shared and tied": Shared,
+}
+
+
+def all_of(model):
+    """What a call must leave as it was: every place of a parameter or buffer, the very tensor and its values."""
+    kept = [
+        (prefix, name, tensor, tensor.detach().clone(), tensor.requires_grad, module.training)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name, tensor in {**module._parameters, **module._buffers}.items()
+        if tensor is not None
+    ]
+    return [(p, n, id(t), grad, mode) for p, n, t, _, grad, mode in kept], [values for _, _, _, values, _, _ in kept]
+
+
+def central_difference(model, x_observed, x_updated, target, lr, h):
+    """The change of probabilities to first order, without any derivative but the step's own: (O, K)."""
+    ahead, back = (actual_change(model, x_observed, x_updated, target, step) for step in (h, -h))
+    return (ahead - back) / (2 * h) * lr
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["all trained", "head trained"])
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_any_classifier_is_decomposed_as_finite_differences_say_and_left_as_it_was(kind, frozen):
+    torch.manual_seed(0)
+    model = Sequences(SEQUENCES[kind]()).double().eval()
+    model.layer.requires_grad_(not frozen)
+    x = torch.randn(5, 5, 4, dtype=torch.float64)
+    target = torch.rand(3, 3, dtype=torch.float64).softmax(1)
+    expected = central_difference(model, x[:2], x[2:], target, 0.1, 1e-4)
+    before, values = all_of(model)
+    for way in ("gradients", "push_forward", None):
+        if (kind, way) == ("no forward derivative", "push_forward"):
+            if not frozen:
+                with pytest.raises(NotImplementedError):
+                    decompose_step(model, x[:2], x[2:], target, 0.1, way=way)
+            continue
+        predicted = decompose_step(model, x[:2], x[2:], target, 0.1, way=way).predicted.sum(1)
+        torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-10)
+        after, others = all_of(model)
+        assert after == before
+        assert all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
+    assert torch.backends.mha.get_fastpath_enabled() and torch.backends.cuda.flash_sdp_enabled()
+    torch.testing.assert_close(central_difference(model, x[:2], x[2:], target, 0.1, 1e-4), expected)  # it still trains
+
+
+def test_where_pushing_forward_would_be_cheaper_but_is_not_possible_gradients_are_taken():
+    torch.manual_seed(0)
+    model = Sequences(Glance(4, 2)).double()
+    x, target = torch.randn(9, 5, 4, dtype=torch.float64), torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    found = decompose_step(model, x[:8], x[8:], target, 0.1).predicted
+    torch.testing.assert_close(found, decompose_step(model, x[:8], x[8:], target, 0.1, way="gradients").predicted)
+
+
+class Counting(nn.Linear):
+    """Has a buffer that each forward pass changes, and fails when it is told to."""
+
+    def __init__(self, fails_at):
+        super().__init__(4, 3)
+        self.fails_at = fails_at
+        self.register_buffer("calls", torch.zeros(()))
+        self.calls_of_python = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.calls_of_python += 1
+        if self.calls_of_python == self.fails_at:
+            raise RuntimeError("out of memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("way", ["gradients", "push_forward"])
+@pytest.mark.parametrize("fails_at", [1, 3, 5, 6, 7, None])  # while checking, predicting, differentiating; never
+def test_a_model_is_left_as_it_was_also_where_its_forward_pass_fails(fails_at, way, samples):
+    model = Counting(fails_at).double().train()
+    before, values = all_of(model)
+    with contextlib.nullcontext() if fails_at is None else pytest.raises(RuntimeError, match="out of memory"):
+        decompose_step(model, *samples, 0.1, way=way)
+    after, others = all_of(model)
+    assert after == before and all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
+    assert torch.backends.mha.get_fastpath_enabled() and torch.backends.cuda.flash_sdp_enabled()
+
+
+class Centred(nn.Linear):
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+class Normalised(nn.Linear):
+    def forward(self, x):
+        return super().forward(F.batch_norm(x, None, None, training=self.training))
+
+
+@pytest.mark.parametrize("model", [Centred(4, 3), Normalised(4, 3)])
+def test_a_forward_pass_that_depends_on_its_batch_is_found(model, samples):
+    model, random = model.double(), torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"{type(model).__name__}'s .* batch"):
+        decompose_step(model, *samples, 0.1)
+    with pytest.raises(ValueError, match="batch"):
+        empirical_ntk(model, *samples[:2])
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_dropout_within_attention_and_recurrent_layers_is_refused():
+    x, target = torch.randn(3, 5, 4), torch.full((2, 3), 1 / 3)
+    layers = nn.MultiheadAttention(4, 2, 0.5, batch_first=True), nn.LSTM(4, 4, 2, dropout=0.5, batch_first=True)
+    for layer in layers:
+        with pytest.raises(ValueError, match="draws random numbers"):
+            decompose_step(Sequences(layer), x[:1], x[1:], target, 0.1)
+        decompose_step(Sequences(layer).eval(), x[:1], x[1:], target, 0.1)
+
+
 def test_the_cheaper_way_is_taken(mlp, monkeypatch):
     from dynamics import decomposition
 
@@ -181,3 +353,6 @@ def test_targets_that_do_not_fit_are_refused(mlp, samples):
         decompose_step(mlp, x_observed, x_updated, target[:5], 0.1)
     with pytest.raises(ValueError, match=r"must have shape \(6, 3\)"):
         decompose_step(mlp, x_observed, x_updated, target[:, :2], 0.1)
+    for wrong in (target / 2, 2 * target - 0.5, target.new_full((6, 3), float("nan")), target.log()):
+        with pytest.raises(ValueError, match="sum to 1"):
+            decompose_step(mlp, x_observed, x_updated, wrong, 0.1)

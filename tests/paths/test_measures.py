@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
-from paths import measures
+from paths import label_errors, measures
 from paths.measures import accuracy_of, compute, default_smoothing, distance_to, low_pass
 from supervision.table import PredictionTable
 
@@ -54,12 +55,40 @@ def test_every_measure_is_the_one_written_out_for_a_sample(seed, num_steps):
             assert found[name][sample] == pytest.approx(value, rel=2e-3, abs=2e-5), name
 
 
-def test_chunks_do_not_matter(monkeypatch):
-    path, labels = random_path(num_samples=10)
-    whole = compute(path, labels, np.full((10, 4), 0.25))
-    monkeypatch.setattr(measures, "CHUNK", 3)
-    for name, values in compute(path, labels, np.full((10, 4), 0.25)).items():
-        np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
+REFERENCE = np.random.default_rng(8).dirichlet(np.ones(4), 100).astype(np.float32)
+CHUNKED = {
+    "compute": lambda path, labels: compute(path, labels, REFERENCE),
+    "low_pass": lambda path, labels: low_pass(path, 0.3),
+    "distance_to": lambda path, labels: distance_to(path, REFERENCE, 0.3),
+    "distance_to of some": lambda path, labels: distance_to(path, REFERENCE, 0.3, rows=labels > 0),
+    "accuracy_of": lambda path, labels: accuracy_of(path, labels, 0.3),
+    "accuracy_of of some": lambda path, labels: accuracy_of(path, labels, 0.3, rows=labels > 0),
+    "find_label_errors": label_errors.find_label_errors,
+    "telling_step": lambda path, labels: label_errors.telling_step(path, labels, 0.3),
+    "all_scores": label_errors.all_scores,
+    "reasons": lambda path, labels: label_errors.reasons(path, labels, (labels + 1) % 4, "abcd"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("name", CHUNKED)
+def test_chunks_do_not_matter(name, dtype, monkeypatch):
+    path, labels = random_path(num_samples=100, dtype=dtype)
+    path[[2, 41, 97]] = 0  # never visited
+    path[[3, 50, 99], 4:6] = 0  # steps that were missed
+    whole = CHUNKED[name](path, labels)
+    monkeypatch.setattr(measures, "CHUNK", 7)
+    sizes = [rows.indices(100)[1] - rows.start for rows, _ in measures.chunks(path)]
+    assert sizes == [7] * 14 + [2]
+    for values, expected in zip(parts(CHUNKED[name](path, labels)), parts(whole), strict=True):
+        if name == "reasons":
+            assert values == expected
+        else:
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def parts(found):
+    return found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else [found]
 
 
 def test_the_filtered_path_of_a_row_never_visited_is_nan():
@@ -124,10 +153,65 @@ def test_small_errors_survive_float16():
     assert found["el2n"][0] == pytest.approx(np.sqrt(1e-4**2 + 6e-5**2 + 4e-5**2), rel=0.02)
 
 
-def test_a_zero_does_not_make_a_margin_infinite():
-    path = np.array([[[1.0, 0, 0], [0, 1, 0]]], np.float16)
-    found = compute(path, np.array([0]))
-    assert np.isfinite(found["area_under_margin"][0]) and np.isfinite(found["mean_cross_entropy"][0])
+def fitted_path():
+    """Labels that are fitted, some far better than others: 1 - q(y) from .1 to 3e-6. (path, labels), float32."""
+    rng = np.random.default_rng(0)
+    left = 10 ** rng.uniform(-5.5, -1, (300, 5))
+    labels = rng.integers(4, size=300)
+    path = np.asfortranarray(left[..., None] * rng.dirichlet(np.full(4, 5.0), (300, 5)))
+    path[np.arange(300), :, labels] = 0
+    path[np.arange(300), :, labels] = 1 - path.sum(2)
+    return path.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    "name",
+    "confidence integral_difficulty converged_difficulty mean_cross_entropy el2n el2n_at_step area_under_margin "
+    "detour variability".split(),
+)
+def test_float16_ranks_fitted_labels_as_float32_does(name):
+    path, labels = fitted_path()
+    half = path.astype(np.float16)
+    assert (half[np.arange(300), -1, labels] == 1).sum() > 50  # all the same, as they are stored
+    assert spearmanr(compute(half, labels)[name], compute(path, labels)[name]).statistic > 0.9995
+
+
+def test_float16_tells_distances_of_fitted_labels_as_float32_does():
+    path, labels = fitted_path()
+    far, near = (distance_to(p, np.eye(4)[labels], 0.3) for p in (path, path.astype(np.float16)))
+    for name in far:
+        np.testing.assert_allclose(near[name], far[name], rtol=1e-3, err_msg=name)
+    some = path[:, 0].max(1) > 0.9999  # the smallest errors are told, too
+    far, near = (distance_to(p, np.eye(4)[labels], 1.0, some) for p in (path, path.astype(np.float16)))
+    np.testing.assert_allclose(near["raw_l2"][0], far["raw_l2"][0], rtol=5e-3)
+
+
+def test_digits_are_not_made_up_where_a_row_does_not_sum_to_one():
+    stored = np.array([[[0.9, 0.05, 0.03]]], np.float16)  # of somebody's own recording
+    (_, q), *_ = measures.chunks(stored)
+    np.testing.assert_allclose(q[:, 0, 0], [0.9, 0.05, 0.03], atol=5e-4)
+
+
+LEAST = {"float16": 6e-8, "float32": 1.4e-45, "float64": 1.4e-45}  # of float64 a float32 is taken
+
+
+@pytest.mark.parametrize("dtype", LEAST)
+def test_logarithms_clip_where_the_paths_precision_ends(dtype):
+    small = 1e-7 if dtype == "float16" else 1e-20
+    path = np.array([[[1 - small, small, 0]] * 20] * 2).astype(dtype)
+    labels, least = np.array([1, 2]), LEAST[dtype]
+    small = float(path[0, 0, 1])
+    own = np.log([small, least])
+    found = compute(path, labels)
+    np.testing.assert_allclose(found["area_under_margin"], own, rtol=1e-3)
+    np.testing.assert_allclose(found["mean_cross_entropy"], -own, rtol=1e-3)
+    np.testing.assert_allclose(label_errors.find_label_errors(path, labels)[0], -own, rtol=1e-3)
+    scores = label_errors.all_scores(path, labels)
+    for name in ("margin_loss", "filtered_end", "first_half", "second_half", "mean_path", "mean_cross_entropy"):
+        np.testing.assert_allclose(scores[name], -own, rtol=1e-3, err_msg=name)
+    kl = distance_to(path, np.eye(3)[labels], 0.3)
+    np.testing.assert_allclose(kl["raw_kl"], -own.mean(), rtol=1e-3)
+    np.testing.assert_allclose(kl["filtered_kl"], -own.mean(), rtol=1e-3)
 
 
 def test_distance_to_a_reference_by_hand():

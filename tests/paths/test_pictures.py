@@ -243,18 +243,22 @@ def test_measures_are_compared_where_all_are_known(drawn, monkeypatch):
     measures["detour"][7] = np.inf
     pictures.measures_against_each_other(measures, np.arange(40) < 20, "unused.png", "title")
     assert "rank correlation over 35 samples" in texts(drawn[0])
+    assert {"integral difficulty\n(large: easy)", "base difficulty"} <= set(texts(drawn[0]))
     rho = scipy.stats.spearmanr(measures["integral_difficulty"][5:], measures["base_difficulty"][5:]).statistic
     panel = next(ax for ax in drawn[0].axes if ax.get_title() == f"rho {rho:.2f}")
     points = np.concatenate([cloud.get_offsets() for cloud in panel.collections])  # those that are wrong last
     order = np.r_[20:40, 5:20]
     np.testing.assert_allclose(points[:, 0], measures["integral_difficulty"][order])
     np.testing.assert_allclose(points[:, 1], measures["base_difficulty"][order])
-    assert (panel.get_xlabel(), panel.get_ylabel()) == ("integral: sum of q_t(y)", "base: |e_y - p*|")
-    assert "mean cross-entropy" not in texts(drawn[0])
+    assert (panel.get_xlabel(), panel.get_ylabel()) == (
+        "integral: sum of q_t(y)\n(large: easy)",
+        "base: |e_y - p*|\n(large: hard)",
+    )
+    assert "mean cross-entropy\n(large: hard)" not in texts(drawn[0])
     del measures["base_difficulty"]
     monkeypatch.setattr(pictures, "MOST_POINTS", 40)
     pictures.measures_against_each_other(measures, None, "unused.png", "title")
-    assert "mean cross-entropy" in texts(drawn[1])
+    assert "mean cross-entropy\n(large: hard)" in texts(drawn[1])
     assert "10 samples are drawn" in texts(drawn[1]) and not any("drawn" in text for text in texts(drawn[0]))
     pictures.measures_against_each_other({"flips": np.full(9, np.nan)}, None, "unused.png", "title")  # nothing known
 

@@ -222,4 +222,56 @@ def test_the_file_needs_torch_and_numpy_only():
 )
 def test_what_does_not_fit_is_refused_and_not_broadcast(tmp_path, idx, shape, message):
     with PathRecorder(tmp_path / "p.npy", 20, 2, 3) as recorder, pytest.raises(ValueError, match=message):
-        recorder.record(0, torch.tensor(idx), torch.rand(shape))
+        recorder.record(0, torch.tensor(idx), torch.rand(shape).softmax(1))
+
+
+@pytest.mark.parametrize("row", [[1.5, -0.5, 0.0], [3.0, 2.0, 1.0], [0.2, 0.3, 0.1]])
+def test_a_first_batch_that_holds_no_distributions_is_refused_and_leaves_nothing(tmp_path, row):
+    with PathRecorder(tmp_path / "p.npy", 20, 2, 3) as recorder:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="sum to 1"):
+                recorder.record(0, torch.tensor([0, 1]), torch.tensor([[0.5, 0.25, 0.25], row]))
+        recorder.record(1, torch.tensor([0, 1]), torch.tensor([[0.5, 0.25, 0.25], [float("nan"), 1, 1]]))
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["1"]
+    assert np.load(tmp_path / "p.npy").nonzero()[0].tolist() == [0, 0, 0]
+
+
+def test_only_the_first_batch_is_held_against_a_distribution(tmp_path, monkeypatch):
+    checked, check = [], module._check_distributions
+    monkeypatch.setattr(module, "_check_distributions", lambda prob: checked.append(len(prob)) or check(prob))
+    with PathRecorder(tmp_path / "p.npy", 20, 2, 3) as recorder:
+        record_steps(recorder, range(2))
+    assert checked == [7]
+
+
+# ------------------------------------------------------------------------------------- small things with a value
+
+
+def test_a_sample_recorded_twice_in_a_step_has_its_last_prediction(tmp_path):
+    with PathRecorder(tmp_path / "p.npy", 4, 2, 2, dtype="float32") as recorder:
+        recorder.record(0, torch.tensor([0, 1]), torch.tensor([[0.5, 0.5], [0.25, 0.75]]))
+        recorder.record(0, torch.tensor([1, 2]), torch.tensor([[1.0, 0.0], [0.75, 0.25]]))
+        recorder.record(0, torch.tensor([2]), torch.tensor([[float("nan"), 0.0]]))  # the one before stays
+    expected = [[0.5, 0.5], [1.0, 0.0], [0.75, 0.25], [0.0, 0.0]]
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy")[:, 0], expected)
+
+
+def test_a_step_that_was_open_at_a_checkpoint_is_not_complete_when_it_is_gone_back_to(tmp_path):
+    """Step 1 was recorded to its end after the checkpoint, and is on disk: it counts as not recorded all the same."""
+    recorder = PathRecorder(tmp_path / "p.npy", 4, 3, 2, dtype="float32")
+    recorder.record(0, torch.arange(4), torch.tensor([[0.5, 0.5]] * 4))
+    recorder.record(1, torch.tensor([0, 1]), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    saved = recorder.state_dict()
+    recorder.record(1, torch.tensor([2, 3]), torch.tensor([[0.0, 1.0]] * 2))
+    recorder.close()
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0", "1"]
+    resumed = PathRecorder(tmp_path / "p.npy", 4, 3, 2, dtype="float32", resume=True)
+    resumed.load_state_dict(saved)
+    assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0"]
+    del resumed  # killed again, before the step's end
+    with PathRecorder(tmp_path / "p.npy", 4, 3, 2, dtype="float32", resume=True) as again:
+        again.load_state_dict(saved)
+        again.record(1, torch.tensor([2, 3]), torch.tensor([[0.75, 0.25]] * 2))  # and not "complete already"
+    path = np.load(tmp_path / "p.npy")
+    np.testing.assert_array_equal(path[:, 1], [[0.25, 0.75], [1, 0], [0.75, 0.25], [0.75, 0.25]])
+    assert not path[:, 2].any() and list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0", "1"]

@@ -397,7 +397,9 @@ def opened(tmp_path, browser):
     assert browser.get_log("browser") == []  # what the policy forbids is logged here, and errors
     log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:", "chrome-untrusted:"))} <= set(files)
+    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:", "chrome-untrusted:"))} <= set(
+        files
+    )
     resources = browser.execute_script('return performance.getEntriesByType("resource").map((e) => e.name)')
     assert [name for name in resources if not name.startswith("data:")] == []
     browser.execute_script("localStorage.clear(); window.onbeforeunload = null")

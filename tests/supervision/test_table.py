@@ -173,6 +173,43 @@ def test_predictions_of_another_shape_are_an_error(shape):
         filled().update(torch.tensor([0, 1]), torch.zeros(shape))
 
 
+LOGITS = {"a negative entry": [1.5, -0.5], "a sum above 1": [3.0, 2.0], "a sum below 1": [0.2, 0.3]}
+
+
+@pytest.mark.parametrize("row", LOGITS.values(), ids=LOGITS)
+def test_a_first_batch_that_holds_no_distributions_is_an_error_and_changes_nothing(row):
+    table = PredictionTable(3, 2, 0.5)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="sum to 1"):
+            table.update(torch.tensor([0, 2]), rows([0.5, 0.5], row))
+    assert not table.visited.any() and not table.values.any()
+    table.update(torch.tensor([0, 2]), rows([0.5, 0.5], [float("nan"), 7.0]))  # is told by nothing but its row
+    assert table.visited.tolist() == [True, False, False]
+
+
+def test_only_the_first_batch_is_held_against_one(monkeypatch):
+    """On a GPU each further check would wait for the device."""
+    checked, check = [], table_module._check_distributions
+    monkeypatch.setattr(table_module, "_check_distributions", lambda prob: checked.append(len(prob)) or check(prob))
+    table = PredictionTable(3, 2, 0.5)
+    table.update(torch.tensor([], dtype=torch.int64), torch.zeros(0, 2))
+    for _ in range(3):
+        table.update(torch.tensor([0, 1]), rows([0.5, 0.5], [1.0, 0.0]))
+    assert checked == [2]
+
+
+def test_a_loaded_tables_first_batch_is_checked_too(tmp_path):
+    filled().save(tmp_path / "q.npy")
+    with pytest.raises(ValueError, match="sum to 1"):
+        PredictionTable.load(tmp_path / "q.npy").update(torch.tensor([0]), rows([3.0, -1.0, 2.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_softmax_of_any_precision_passes_for_a_distribution(dtype):
+    logits = torch.randn(200, 1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    PredictionTable(200, 1000, 0.5).update(torch.arange(200), logits.softmax(1))
+
+
 @pytest.mark.parametrize("smoothing", [0, -0.1, 1.01, float("nan")])
 def test_a_smoothing_outside_its_range_is_an_error(smoothing):
     with pytest.raises(ValueError, match="smoothing"):

@@ -238,6 +238,74 @@ def test_without_a_validation_split_there_are_no_validation_figures():
     assert not [name for name in state.rows[0] if name.startswith("valid")]
 
 
+def loader_of_classes(y, ny):
+    """Images that show nothing but their clean class: a pixel of class c is c once normalised."""
+    pixels = torch.as_tensor(y, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 2, 1)
+    return IndexedLoader(pixels, y, ny, np.arange(len(y)), 4, (0.0,), (1 / 255,), "cpu")
+
+
+def knows_the_clean_class(x):
+    """Logits of e^2 : 1 : 1 in favour of the class that is shown."""
+    return 2 * F.one_hot(x[:, 0, 0, 0].round().long(), K).float()
+
+
+def test_validation_is_scored_on_the_noisy_labels_it_has():
+    """Which keeps the chosen epoch honest: a network that knows every clean label is wrong where noise is."""
+    y, ny = labels()  # 8 of 23 differ
+    found = evaluate(nn.Identity(), knows_the_clean_class, loader_of_classes(y, ny))
+    assert found["acc"] == pytest.approx(15 / 23)
+    whole = math.exp(2) + 2
+    assert found["nll"] == pytest.approx(math.log(whole) - 2 * 15 / 23, rel=1e-5)
+    right, wrong = math.exp(2) / whole, 1 / whole  # p of the class shown, and of each other
+    brier = (15 * ((1 - right) ** 2 + 2 * wrong**2) + 8 * (right**2 + (1 - wrong) ** 2 + wrong**2)) / 23
+    assert found["brier"] == pytest.approx(brier, rel=1e-5)
+    assert found["ece"] == pytest.approx(abs(right - 15 / 23), rel=1e-5)
+
+
+def test_a_runs_validation_figures_are_those_of_the_noisy_labels(monkeypatch):
+    y, ny = labels()
+    args, state = settings(epochs=2), new_state(settings(), net=linear_net)
+    monkeypatch.setattr(Hardware, "forward_of", lambda self, model: evaluation_only(model))
+    fit(state, Kept(), args, CPU, OneHot(K), loader_of_classes(y, ny), loader_of_classes(y, y))
+    assert [row["valid_acc"] for row in state.rows] == pytest.approx([15 / 23] * 2)
+    assert [row["test_acc"] for row in state.rows] == [1, 1]
+    assert state.best["acc"] == (0, pytest.approx(15 / 23))
+
+
+def evaluation_only(model):
+    """A forward pass that trains `model`, and in evaluation knows the clean class."""
+    return lambda x: model(x) if model.training else knows_the_clean_class(x)
+
+
+def test_a_step_is_sgd_with_momentum_and_weight_decay_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    optimizer = make_optimizer(model, settings(lr=0.1, momentum=0.9, weight_decay=0.5))
+    # gradients of 2: 2 + .5 * 1 = 2.5, w = 1 - .1 * 2.5 = .75; 2 + .5 * .75 = 2.375, + .9 * 2.5 = 4.625, w = .2875
+    for expected in (0.75, 0.2875):
+        model.weight.grad = torch.full((1, 1), 2.0)
+        optimizer.step()
+        assert float(model.weight.detach()) == pytest.approx(expected)
+
+
+def test_the_weights_of_two_updates_by_hand():
+    """One pixel, two classes: what the loop does with data, loss, rate, momentum and weight decay, in numbers."""
+    args = settings(lr=0.4, epochs=1, momentum=0.5, weight_decay=0.25)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    model[1].weight.data.zero_()
+    pixel = torch.ones(4, 1, 1, 1, dtype=torch.uint8)
+    y = np.array([0, 0, 0, 0])
+    rows = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
+    loader = IndexedLoader(pixel, y, y, np.arange(4), 2, (0.0,), (1 / 255,), "cpu", order=rows[0], augmentation=rows[1])
+    state = TrainingState(model, make_optimizer(model, args), CPU.scaler(), loader)
+    figures = loop.train_epoch(state, model, OneHot(2), cross_entropy, args.lr)
+    # q = (.5, .5): gradient (-.5, .5), w = (.2, -.2). q_0 = 1 / (1 + e^-.4) = .598688: gradient -.401312 + .25 * .2 =
+    # -.351312, velocity .5 * -.5 - .351312 = -.601312, w_0 = .2 + .4 * .601312 = .440525
+    assert model[1].weight.detach()[:, 0].tolist() == pytest.approx([0.440525, -0.440525], abs=1e-6)
+    assert figures["train_loss"] == pytest.approx((math.log(2) - math.log(0.598688)) / 2, abs=1e-6)
+    assert figures["train_ece"] == pytest.approx(1 - (0.5 + 0.598688) / 2, abs=1e-6)
+
+
 # ----------------------------------------------------------------------------------------- the best epoch
 
 

@@ -18,7 +18,7 @@ ROW = {
 
 
 def state_after(epoch, row=ROW):
-    so_far = SimpleNamespace(losses=[torch.tensor([3.0]), torch.tensor([1.0, 2.0])])  # the epoch was stopped once
+    so_far = SimpleNamespace(losses=list(torch.tensor([3.0, 1.0, 2.0])))
     best = {"acc": (7, 0.375), "loss": (5, 1.5)}
     return SimpleNamespace(rows=[row], epoch=epoch + 1, best=best, so_far=so_far, tracking=None)
 
