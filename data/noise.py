@@ -4,19 +4,22 @@ Much of the field's confusion about noise rates is between `symmetric` and `symm
 trains under noise prints realised_rate() beside the kind's name.
 """
 
+import contextlib
 import csv
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from errors import BadInput
-from untrusted import from_cell, load_npy, load_npz, load_pt, printable, reason
+from untrusted import count_from_one, from_cell, load_npy, load_npz, load_pt, printable, reason, whole_numbers
 
 KINDS = ("symmetric", "symmetric_exclusive", "pair")
 
 
 def add_label_noise(labels, num_classes, ratio, kind, seed):
-    """Noisy copy of labels (N,), int64: int(N * ratio) samples, drawn without repetition, are relabelled.
+    """Noisy copy of labels (N,), int64: int(N * ratio + 1e-9) samples, drawn without repetition, are relabelled.
 
     kind: `symmetric` (as published) draws the new label uniformly from all classes, so that it may be the old
     one and a share of ratio * (1 - 1/K) really changes; `symmetric_exclusive` draws it from the other classes,
@@ -29,7 +32,7 @@ def add_label_noise(labels, num_classes, ratio, kind, seed):
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind}")
     noisy = np.array(labels, dtype=np.int64)
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(noisy))[: int(len(noisy) * ratio)]
+    chosen = rng.permutation(len(noisy))[: int(len(noisy) * ratio + 1e-9)]  # .29 * 100 is 28.999…
     if kind == "symmetric":
         noisy[chosen] = rng.integers(num_classes, size=len(chosen))
     elif kind == "symmetric_exclusive":
@@ -84,11 +87,13 @@ def _checked(path, labels, num_samples, num_classes):
             f"--ny_file {path}: has labels of shape {labels.shape}, the training set has {num_samples} "
             "samples; give one label for each row of it"
         )
-    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels == np.floor(labels)).all()):
+    labels = whole_numbers(labels)
+    if labels.dtype.kind not in "iu":
         raise BadInput(f"--ny_file {path}: labels must be whole numbers, these are {labels.dtype}")
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-        raise BadInput(f"--ny_file {path}: has the label {wrong}, labels go from 0 to {num_classes - 1}")
+        hint = count_from_one(labels, num_classes)
+        raise BadInput(f"--ny_file {path}: has the label {wrong}, labels go from 0 to {num_classes - 1}{hint}")
     return labels.astype(np.int64)
 
 
@@ -138,36 +143,46 @@ def _pick(path, keys, key):
     raise BadInput(f"--ny_file {path}: {found}; give {path.name}:KEY with one of {there}")
 
 
+@contextlib.contextmanager
+def _opened_csv(path):
+    """A DictReader of a table, whatever stands between its cells: comma, semicolon or tab."""
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        header = f.readline()
+        f.seek(0)
+        yield csv.DictReader(f, skipinitialspace=True, delimiter=max(",;\t", key=header.count))
+
+
 def _read_csv(path, num_samples, class_names, paths, column="label"):
     try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, skipinitialspace=True)
+        with _opened_csv(path) as reader:
             header, lines = reader.fieldnames or [], [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise BadInput(f"--ny_file {path}: not readable as CSV ({problem})") from None
+        raise BadInput(f"--ny_file {path}: not readable as CSV ({problem}); save it as CSV in UTF-8") from None
     by = "idx" if "idx" in header else "path"
     if column not in header or by not in header:
         header = printable(",".join(header))
         raise BadInput(f"--ny_file {path}: needs a header line with label and idx (or path), found {header}")
     if by == "path" and paths is None:
         raise BadInput(f"--ny_file {path}: names its samples by path, which only image folders have; use idx,label")
-    rows = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
+    rows = {str(i): i for i in range(num_samples)} if by == "idx" else {nfc(p): i for i, p in enumerate(paths)}
     # Marks of analyze_paths.py's page are class numbers, also where classes are named 0, 1, 10, 2
-    names = {} if "given_label" in header else {name: k for k, name in enumerate(class_names)}
+    meant = _class_meant([] if "given_label" in header else class_names, len(class_names))
     labels = np.full(num_samples, -1, np.int64)
     for number, line in lines:
-        sample, label = _text(line[by], rows), _text(line[column], names)
-        row = rows.get(sample, rows.get(sample.removeprefix("train/")))
+        if not any(isinstance(cell, str) and cell.strip() for cell in line.values()):  # spreadsheets leave such rows
+            continue
+        sample = _text(line[by], rows)
+        places = sample, sample.removeprefix("train/"), _plain_number(sample) if by == "idx" else _unix_path(sample)
+        row = next((rows[place] for place in places if place in rows), None)
         if row is None:
             raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} is not in the training set")
-        if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < len(class_names)):
-            raise BadInput(
-                f"--ny_file {path}, line {number}: {printable(label)} is neither a class name nor a class number "
-                f"from 0 to {len(class_names) - 1}"
-            )
+        try:
+            label = meant(line[column])
+        except ValueError as problem:
+            raise BadInput(f"--ny_file {path}, line {number}: {problem}") from None
         if labels[row] >= 0:
             raise BadInput(f"--ny_file {path}, line {number}: {by} {printable(sample)} stands there twice")
-        labels[row] = names[label] if label in names else int(label)
+        labels[row] = label
     if (labels < 0).any():
         raise BadInput(
             f"--ny_file {path}: has no label for {int((labels < 0).sum())} of the {num_samples} training "
@@ -176,10 +191,57 @@ def _read_csv(path, num_samples, class_names, paths, column="label"):
     return labels
 
 
+def _class_meant(class_names, num_classes):
+    """A function of a cell: the number of the class that it means, by name or by number. ValueError: none, or two.
+
+    Where names are numbers a number is a name: 1 means the class 001, not the second one.
+    """
+    names = {nfc(name): k for k, name in enumerate(class_names)}
+    twice = {name for name, count in Counter(map(nfc, class_names)).items() if count > 1}
+    by_value = {}
+    for name, k in names.items():
+        if name.isdecimal():
+            by_value.setdefault(int(name), []).append(k)
+
+    def meant(cell):
+        label = _text(cell, names)
+        if label in twice:
+            raise ValueError(f"{printable(label)} is the name of several classes; give the class number")
+        if label in names:
+            return names[label]
+        number = _plain_number(label)
+        found = by_value.get(int(number), []) if number.isdecimal() and len(number) < 10 else []
+        if len(found) == 1:
+            return found[0]
+        if not by_value and number.isdecimal() and len(number) < 10 and int(number) < num_classes:
+            return int(number)
+        or_number = "" if by_value else f" nor a class number from 0 to {num_classes - 1}"
+        hint = " (counted from 0)" if number == str(num_classes) and not by_value else ""
+        raise ValueError(f"{printable(label)} is {'no' if by_value else 'neither a'} class name{or_number}{hint}")
+
+    return meant
+
+
 def _text(cell, known):
     """The text in a cell: as it stands where that is `known`, else without the spaces around it."""
-    text = from_cell(cell or "")
-    return text if text in known else from_cell((cell or "").strip())
+    text = nfc(from_cell(cell or ""))
+    return text if text in known else nfc(from_cell((cell or "").strip()))
+
+
+def nfc(text):
+    """Of the two ways to write an accented letter the one: systems and archives change it on the way."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _plain_number(text):
+    """3 for 3.0, as tables that had gaps are saved; other text as it is."""
+    whole, dot, rest = text.partition(".")
+    return whole if dot and whole.isdecimal() and not rest.strip("0") else text
+
+
+def _unix_path(text):
+    """A path as Windows or a shell writes it, as image folders' are kept."""
+    return text.replace("\\", "/").removeprefix("./").removeprefix("train/")
 
 
 def labels_marked(spec, class_names, num_samples, paths=None):
@@ -187,8 +249,8 @@ def labels_marked(spec, class_names, num_samples, paths=None):
     path, _ = split_file_and_key(spec)
     if path.suffix != ".csv":
         return None
-    with open(path, newline="", encoding="utf-8-sig") as f:
-        if "given_label" not in next(csv.reader(f, skipinitialspace=True), []):
+    with _opened_csv(path) as reader:
+        if "given_label" not in (reader.fieldnames or []):
             return None
     return _read_csv(path, num_samples, class_names, paths, column="given_label")
 

@@ -72,7 +72,9 @@ def _labels(file, settings):
         raise BadInput(f"{file}: holds the labels of another run than args.json; take an intact copy of the run")
     if files is not None and (files.shape != y.shape or files.dtype.kind != "U"):
         raise BadInput(f"{file}: paths are {files.shape} of {files.dtype}; take an intact copy of the run")
-    return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()]
+    if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
+        return y, ny, files if files is None else files.tolist()
+    return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()]
 
 
 def _fine(file, every, num_samples):

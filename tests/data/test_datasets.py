@@ -122,7 +122,7 @@ BAD_NPZ = {
     "label without a name": ({"class_names": np.array(["a", "b"])}, ["has 2", "0 to 1"]),
     "labels of two columns": ({"train_labels": np.zeros((6, 2), int)}, ["train_labels", "(6, 2)"]),
     "label is a number": ({"train_labels": np.array(3)}, ["train_labels", "()"]),
-    "labels are fractions": ({"train_labels": np.zeros(6)}, ["train_labels", "float64"]),
+    "labels are fractions": ({"train_labels": np.full(6, 0.5)}, ["train_labels", "float64"]),
     "no rows": ({"train_labels": np.zeros(0, int), "train_images": PIXELS[:0]}, ["train_labels", "(0,)"]),
     "float images": ({"train_images": PIXELS / 255}, ["train_images", "uint8", "float64"]),
     "four channels": ({"train_images": np.zeros((6, 9, 12, 4), np.uint8)}, ["train_images", "(6, 9, 12, 4)"]),
