@@ -28,7 +28,7 @@ MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its sho
 HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS says it, by name
-warnings.filterwarnings("ignore", "Corrupt EXIF data")  # which spoils no pixel
+warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
 def is_image(path):

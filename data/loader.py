@@ -75,12 +75,12 @@ class IndexedLoader:
 
     def batches(self, first=0):
         """An epoch's batches from number `first` on; those before it are drawn but not made."""
-        n, (height, width) = self.num_samples, self.images.shape[1:3]
+        n = self.num_samples
         # Drawn on the CPU, the same for every device, and brought to the device once an epoch: each time a GPU waits.
         # Without an order nothing is brought.
         drawn = None if self.order is None else torch.randperm(n, generator=self.order)
         position = torch.arange(n, device=self.device) if drawn is None else drawn.to(self.device)
-        draws = augment.draw(self.augment_kind, n, min(height, width), self.augmentation, width / height)
+        draws = augment.draw(self.augment_kind, n, tuple(self.images.shape[1:3]), self.augmentation)
         draws = {key: value.to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]

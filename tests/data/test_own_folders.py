@@ -259,6 +259,17 @@ def test_files_passed_over_are_counted_and_shown(split, write_images, workplace,
     assert ".heic" in refusal(lambda: opened(split))  # a class without images: the reason is told with it
 
 
+def test_a_class_that_is_not_trained_on_is_told(split, write_images, workplace, capsys):
+    write_images(split, {"train/cow/0.png": (8, 8, 3)})
+    flags = ["--dataset", "folder", "--data_dir", str(split), *QUICK, "--check", "--valid_size"]
+    for size, told in (("1", 1), ("0", 0)):
+        seeds = range(40)  # with one of 25 held out the cow is, for some seed
+        said = [
+            main_gen_teacher.main([*flags, size, "--data_seed", str(seed)]) or capsys.readouterr().out for seed in seeds
+        ]
+        assert any("(cow)" in text for text in said) == told
+
+
 # ------------------------------------------------------------------------------------------------- file names
 
 
