@@ -160,7 +160,7 @@ def test_boxes_of_large_images_are_those_of_torchvision(height, width):
 
 def test_a_box_that_does_not_fit_is_drawn_again_and_not_cut():
     boxes = draw("crop", 200_000, 224, seeded())["box"]
-    assert (boxes[:, 2] * boxes[:, 3]).mean() == pytest.approx(0.48, abs=0.003)  # as torchvision's; cut at the border: .534
+    assert (boxes[:, 2] * boxes[:, 3]).mean() == pytest.approx(0.48, abs=0.003)  # cut: .534
     pixels = 224 * boxes
     assert (pixels - pixels.round()).abs().max() < 1e-3 and (boxes[:, 2:] == 1).all(1).sum() < 100
 
