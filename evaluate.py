@@ -5,6 +5,7 @@ python evaluate.py RUN_DIR --images FOLDER --out predictions.csv
 """
 
 import csv
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 
 import errors
 from data.datasets import fingerprint, open_dataset
-from data.images import EXTENSIONS, FolderImages, is_image
+from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
 from files import read_json, whole_file, write_json
 from models import load_weights
@@ -94,11 +95,15 @@ def test(args, settings, hardware, model, dataset):
     return out
 
 
-def find_images(folder):
+def images_below(folder):
     """The images below a folder, sorted, as paths relative to it. BadInput when there are none."""
-    files = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if is_image(p))
+    if not Path(folder).is_dir():
+        raise errors.BadInput(f"--images {folder}: there is no such folder")
+    files, _, notes = find_images(folder)
     if not files:
-        raise errors.BadInput(f"--images {folder}: no such folder, or no images in it ({' '.join(EXTENSIONS)})")
+        raise errors.BadInput(f"--images {folder}: no images in it ({' '.join(EXTENSIONS)})", *notes)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
     return files
 
 
@@ -147,7 +152,7 @@ def main(argv=None):
         problems.add(f"--out {args.out}: there is no folder {Path(args.out).parent}; make it first")
     elif args.images:
         with problems.collect():
-            files = find_images(args.images)
+            files = images_below(args.images)
     elif settings:
         with problems.collect():
             dataset = open_test_set(args, settings)

@@ -11,12 +11,14 @@ import re
 import resource
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from errors import BadInput
 
+OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MOST_SHOWN = 300  # characters of text in a message
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a formula, and what as_cell makes of that
@@ -94,12 +96,41 @@ def _check_memory(size):
 
 
 def available_memory():
-    """Bytes of memory that can be had without swapping."""
+    """Bytes of memory that can be had without swapping, and without more than the process's control group may have."""
     try:
         with open("/proc/meminfo") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+            machine = next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not Linux: half of what is built in
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(0, min([machine, *_left_to_groups()]))
+
+
+def _left_to_groups():
+    """Bytes that each control group around this process (a container's, a Slurm job's) has left: v1 and v2."""
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # v2
+            mount, names = GROUPS, ("memory.max", "memory.current", "")
+        elif "memory" in controllers.split(","):
+            mount, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+        else:
+            continue
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):  # in a container, its own group is all there is, at the mount
+                with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                    yield _left_to(folder, *names)
+
+
+def _left_to(group, limit, used, prefix):
+    limit, used = (int((group / name).read_text()) for name in (limit, used))
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))  # dropped when needed
+    return limit - used + cached
 
 
 @contextlib.contextmanager
@@ -140,7 +171,7 @@ def _check_header(f, size):
         raise ValueError(f"a .npy of version {version}")
     shape, _, dtype = NPY_HEADERS[version](f)
     if dtype.hasobject:
-        raise ValueError("holds pickled objects")
+        raise ValueError("holds pickled objects, which are never opened; save it anew as numbers or text, by .astype")
     claimed, held = math.prod(shape) * dtype.itemsize, size - f.tell()
     if claimed != held or not dtype.itemsize:
         raise ValueError(f"its header claims {claimed:,} bytes, {shape} of {dtype}, and it holds {held:,}")
@@ -150,7 +181,10 @@ def _read_member(archive, member):
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{member.filename!r} in it is compressed in a way that numpy does not use")
     with archive.open(member) as f:
-        _check_header(f, member.file_size)
+        try:
+            _check_header(f, member.file_size)
+        except ValueError as problem:
+            raise ValueError(f"{member.filename.removesuffix('.npy')} in it: {problem}") from None
         return _read_array(f)
 
 
@@ -160,6 +194,18 @@ def _read_array(f):
     if array.dtype.kind == "U":  # numbers that are no characters would raise wherever they are looked at
         "".join(array.ravel().tolist()).encode("utf-8", "surrogateescape")
     return array
+
+
+def whole_numbers(values):
+    """The values as int64 where they are whole numbers that were saved as floats, else as they are."""
+    whole = values.dtype.kind == "f" and (values == np.floor(values)).all() and (np.abs(values) < 2**53).all()
+    return values.astype(np.int64) if whole else values
+
+
+def count_from_one(labels, num_classes):
+    """For the end of a message: what to do with labels that are 1 to K, or nothing."""
+    from_one = labels.min() == 1 and labels.max() == num_classes
+    return "; these count from 1: subtract 1" if from_one else ""
 
 
 # ---------------------------------------------------------------------------------------------------- text

@@ -13,7 +13,7 @@ import torch
 
 import errors
 from data import augment, noise
-from data.datasets import DATASETS, Dataset, Split, fingerprint, open_dataset
+from data.datasets import DATASETS, TEST_SIZE, Dataset, Split, fingerprint, open_dataset
 from data.loader import IndexedLoader
 from errors import BadInput, CheckedParser, one_of
 from models import NETS
@@ -48,6 +48,12 @@ def experiment_parser(description, **defaults):
         default=0.1,
         help="validation split of the training set: below 1 a share, from 1 a count; 0: none (then the test set "
         "chooses epochs, in scripts that choose any)",
+    )
+    flag(
+        "--test_size",
+        type=errors.value("expected a number above 0 and below 1", float, lambda v: 0 < v < 1),
+        default=TEST_SIZE,
+        help="folder without train/ and test/: share that is tested on, chosen by a hash of each file",
     )
     flag("--skip_bad", action="store_true", help="folder, tinyimagenet: leave out images that cannot be read")
     flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
@@ -205,6 +211,13 @@ class LabelledData:
         """The share of labels that are wrong, as far as anybody knows."""
         return 0.0 if self.corrected else noise.realised_rate(self.y, self.ny)
 
+    @property
+    def not_trained_on(self):
+        """Names of the classes of which no sample is trained on, by the labels that are taken for right."""
+        labels = self.ny if self.corrected else self.y
+        there = np.bincount(labels[self.train_idx], minlength=self.dataset.num_classes)
+        return [name for name, count in zip(self.dataset.class_names, there, strict=True) if not count]
+
     def fingerprints(self):
         """Names the labels in files that depend on them: SHA-256 of y and ny."""
         return {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
@@ -352,7 +365,7 @@ def _valid_count(args, dataset, in_use):
     """Rows to hold out of the in_use training rows; none where the data set brings a validation split."""
     if args.valid_size == 0 or dataset.valid:
         return 0
-    held_out = int(args.valid_size * in_use) if args.valid_size < 1 else int(args.valid_size)
+    held_out = int(args.valid_size * in_use + 1e-9) if args.valid_size < 1 else int(args.valid_size)
     if args.valid_size > 1 and held_out != args.valid_size:
         raise BadInput(f"--valid_size {args.valid_size:g}: below 1 it is a share, from 1 on a whole number of samples")
     if not 0 < held_out < in_use:

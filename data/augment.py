@@ -5,6 +5,7 @@ device with the same result; apply() is a pure function of images and draws.
 """
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -26,22 +27,40 @@ def draw(kind, num_samples, image_size, generator):
 
     Up to 64 px a crop is a shift within a zero border of an eighth of the side (4 pixels at 32, as
     published); above, a random resized crop (area .08 to 1, aspect 3/4 to 4/3, Szegedy et al. 2015).
+    image_size: the side in pixels, or (height, width), of which the shorter one counts.
     """
     draws = {}
     if kind == "none":
         return draws
-    if image_size <= 64:
-        reach = _reach(image_size)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) <= 64:
+        reach = _reach(min(height, width))
         draws["shift"] = torch.randint(-reach, reach + 1, (num_samples, 2), generator=generator)
     else:
-        area = torch.empty(num_samples).uniform_(0.08, 1, generator=generator)
-        log_aspect = torch.empty(num_samples).uniform_(-1, 1, generator=generator) * torch.tensor(4 / 3).log()
-        size = torch.stack([(area * torch.exp(s * log_aspect)).sqrt() for s in (-1, 1)], 1).clamp_max(1)
-        corner = torch.rand(num_samples, 2, generator=generator) * (1 - size)
-        draws["box"] = torch.cat([corner, size], 1)  # top, left, height, width as shares of the side
+        draws["box"] = _boxes(num_samples, height, width, generator)
     if kind == "crop_flip":
         draws["flip"] = torch.rand(num_samples, generator=generator) < 0.5
     return draws
+
+
+def _boxes(num_samples, height, width, generator, attempts=10):
+    """(n, 4): top, left, height, width as shares of the sides, drawn in pixels as torchvision's RandomResizedCrop does.
+
+    A box that does not fit is drawn again; after ten attempts it is the largest permitted one, in the middle.
+    """
+    low, high, sides = 3 / 4, 4 / 3, torch.tensor([height, width])
+    largest = torch.tensor([min(height, round(width * high)), min(width, round(height * high))])
+    boxes = torch.cat([(sides - largest) // 2, largest]).repeat(num_samples, 1)
+    left = torch.arange(num_samples)  # that have none yet
+    for _ in range(attempts):
+        area = torch.empty(len(left)).uniform_(0.08, 1, generator=generator) * height * width
+        ratio = torch.empty(len(left)).uniform_(math.log(low), math.log(high), generator=generator).exp()
+        size = torch.stack([area / ratio, area * ratio], 1).sqrt().round().long()
+        corner = (torch.rand(len(left), 2, generator=generator) * (sides - size + 1)).long()
+        fits = (size <= sides).all(1)
+        boxes[left[fits]] = torch.cat([corner, size], 1)[fits]
+        left = left[~fits]
+    return boxes / sides.repeat(2)
 
 
 def apply(images, draws):

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import math
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from data.images import EXTENSIONS, FolderImages, is_image, mean_and_std
+from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
+from data.noise import nfc
 from errors import BadInput, NeedsDownload
-from untrusted import load_npz, valid_text
+from untrusted import count_from_one, load_npz, valid_text, whole_numbers
 
+TEST_SIZE = 0.2  # of an image folder without splits
+VALIDATION = ("val", "valid", "validation", "dev")
+SPLITS = {"train", "training", "test", "testing", *VALIDATION}  # folders of these names are no classes
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published normalisation
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 CIFAR100_CLASSES = """
@@ -72,7 +77,8 @@ class Dataset:
     """A data set, described before it is loaded: sets that torchvision downloads are loaded by load().
 
     valid is a validation split that the set itself brings, or None. train_paths: an image folder's files
-    (relative to its train/), by row. num_test: needed where the test split is not there yet.
+    (relative to its train/, or to all of it where it has none), by row. num_test: needed where the test split is not
+    there yet. test_size: the share that a folder without splits was split by. notes: what its user should know of it.
     """
 
     name: str
@@ -87,6 +93,8 @@ class Dataset:
     std: tuple = ()
     train_paths: list | None = None
     num_test: int = 0
+    test_size: float | None = None
+    notes: list = field(default_factory=list)
     _load: object = field(default=None, repr=False)
 
     @property
@@ -153,15 +161,35 @@ def open_dataset(args):
     skip_bad = getattr(args, "skip_bad", False)
     if skip_bad and args.dataset not in ("folder", "tinyimagenet"):
         raise BadInput(f"--skip_bad: --dataset {args.dataset} is no folder of images; leave it out")
+    given = getattr(args, "given", ())
     dataset = DATASETS[args.dataset](
         SimpleNamespace(
             dataset=args.dataset,
             data_dir=Path(args.data_dir or "./datasets"),
             image_size=args.image_size or 64,
             skip_bad=skip_bad,
+            test_size=getattr(args, "test_size", TEST_SIZE),
         )
     )
+    if dataset.needs_download and args.data_dir and "dataset" not in given:
+        _check_not_ones_own(Path(args.data_dir))
+    if "test_size" in given and dataset.test_size is None:
+        raise BadInput(
+            f"--test_size {args.test_size:g}: --dataset {args.dataset} brings its test set; only an image folder "
+            "without train/ and test/ is split; leave it out"
+        )
     return dataset.swapped() if getattr(args, "train_on", "train") == "test" else dataset
+
+
+def _check_not_ones_own(path):
+    """BadInput where somebody's own data lies at --data_dir, and --dataset does not say so."""
+    if path.is_file():
+        raise BadInput(f"--data_dir {path}: is a file; for a .npz file add --dataset npz")
+    if (path / "train").is_dir() or any(is_image(file) for depth in ("*", "*/*") for file in path.glob(depth)):
+        raise BadInput(
+            f"--data_dir {path}: holds images; to train on them add --dataset folder, "
+            "to download into it --dataset cifar10"
+        )
 
 
 def fingerprint(labels):
@@ -257,10 +285,18 @@ def npz(args):
             f"--data_dir {path}: train_labels has {num_classes - 1}, in {len(splits['train'].labels)} samples; "
             "labels count the classes from 0, or give class_names"
         )
+    if names is None and splits["train"].labels.min() > 0:
+        raise BadInput(
+            f"--data_dir {path}: train_labels has no 0, labels count the classes from 0; subtract "
+            f"{splits['train'].labels.min()}, or give class_names"
+        )
     for name, split in splits.items():
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)][0]
-            mistakes.append(f"--data_dir {path}: {name}_labels has {wrong}, labels go from 0 to {num_classes - 1}")
+            hint = count_from_one(split.labels, num_classes)
+            mistakes.append(
+                f"--data_dir {path}: {name}_labels has {wrong}, labels go from 0 to {num_classes - 1}{hint}"
+            )
     if mistakes:
         raise BadInput(*mistakes)
     height, width, channels = splits["train"].images.shape[1:]
@@ -288,6 +324,7 @@ def _npz_split(path, name, arrays, mistakes):
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    labels = whole_numbers(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         mistakes.append(
             f"--data_dir {path}: {name}_labels must be whole numbers of shape (N,), "
@@ -303,18 +340,74 @@ def _npz_split(path, name, arrays, mistakes):
 def folder(args):
     """An image folder: train/ and test/ and/or val/, a folder a class; rows in sorted relative-path order.
 
-    Where only one of test/ and val/ exists it is the test set; where both do, val/ is the validation split.
+    Where only one of test/ and val/ (or another of VALIDATION) exists it is the test set; where both do, val/ is the
+    validation split. Without any of them the folders are the classes, and a hash of each file's bytes splits it.
     """
-    root = args.data_dir
-    present = [name for name in ("test", "val") if (root / name).is_dir()]
-    if not (root / "train").is_dir() or not present:
-        raise BadInput(f"--data_dir {root}: needs the folders train/ and test/ or val/, with a folder a class in each")
-    return _folder_dataset("folder", root, present[0], "val" if len(present) == 2 else None, args)
+    root = _existing(args.data_dir)
+    if not (root / "train").is_dir():
+        return _split_by_hash(root, args)
+    present = [name for name in ("test", *VALIDATION) if (root / name).is_dir()]
+    if not present:
+        raise BadInput(
+            f"--data_dir {root}: has train/, but neither test/ nor val/; add one, or give {root / 'train'}, "
+            "which is then split (--test_size)"
+        )
+    used = present[: 2 if present[0] == "test" else 1]
+    dataset = _folder_dataset("folder", root, used[0], "".join(used[1:]), args)
+    dataset.notes += [f"{root}: {name}/ is not used, {' and '.join(used)} are" for name in present[len(used) :]]
+    return dataset
+
+
+def _existing(root):
+    if not root.is_dir():
+        found = "is a file, not a folder" if root.exists() else "there is no such folder"
+        raise BadInput(f"--data_dir {root}: {found}; give the folder of the images")
+    return root
+
+
+def _split_by_hash(root, args):
+    """A share test_size of the images is the test set: which ones follows from their bytes alone.
+
+    So duplicates stay together, and an image whose label was corrected, in another class's folder now, on its side.
+    """
+    found = find_images(root)
+    if names := [name for name in found.folders if name.casefold() in SPLITS]:
+        raise BadInput(
+            f"--data_dir {root}: {names[0]}/ looks like a split; call the splits train/ and test/ or val/, "
+            "or leave folders of classes alone"
+        )
+    number = _classes(root, found.folders)
+    files, labels = _labelled(found.paths, number)
+    if mistakes := _without_images(root, "", found, labels, number):
+        raise BadInput(*mistakes)
+
+    def is_test(file):
+        try:
+            with open(root / file, "rb") as f:
+                digest = hashlib.file_digest(f, "sha256").digest()
+        except OSError:  # named, or left out, when it is decoded
+            return False
+        return int.from_bytes(digest[:8]) < args.test_size * 2**64
+
+    with ThreadPoolExecutor() as pool:
+        test = np.array(list(pool.map(is_test, files)))
+    files, names = np.array(files, object), list(number)
+    empty = sorted(set(labels) - set(labels[~test]))
+    if empty or not test.any():
+        found = f"none of {len(files)} images falls into the test set"
+        if empty:
+            found = f"{names[empty[0]]} has {sum(labels == empty[0])} images, which all fall into the test set"
+        raise BadInput(f"--test_size {args.test_size:g}: {found}; give another share, or more images")
+    parts = {name: (root, files[rows].tolist(), labels[rows]) for name, rows in (("train", ~test), ("test", test))}
+    dataset = _dataset_of_files("folder", number, parts, "test", None, args)
+    dataset.test_size, dataset.notes = args.test_size, [*found.notes, *_without_class(root, found, files)]
+    dataset.notes.append(f"{root}: split by a hash of each file, {test.mean():.1%} for testing (--test_size)")
+    return dataset
 
 
 def tinyimagenet(args):
     """Tiny ImageNet after data/refolder_tiny_imagenet.py: tests on val/, ignores the unlabelled test/."""
-    root = args.data_dir
+    root = _existing(args.data_dir)
     if not (root / "train").is_dir() and (root / "tiny-imagenet-200" / "train").is_dir():
         root = root / "tiny-imagenet-200"
     if not (root / "train").is_dir() or not (root / "val").is_dir():
@@ -327,63 +420,83 @@ def tinyimagenet(args):
         )
     dataset = _folder_dataset("tinyimagenet", root, "val", None, args)
     if (root / "words.txt").is_file():  # n02124075 -> Egyptian cat
-        lines = (root / "words.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (root / "words.txt").read_text(encoding="utf-8-sig", errors="replace").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
         dataset.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in dataset.class_names]
     return dataset
 
 
 def _folder_dataset(name, root, test, valid, args):
-    class_names = _class_folders(root / "train")
-    number = {name: k for k, name in enumerate(class_names)}
-    mistakes, splits = [], {}
-    for split in filter(None, ("train", test, valid)):
-        there = _class_folders(root / split)
-        unknown = [name for name in there if name not in number]
-        files = sorted(
-            f.relative_to(root / split).as_posix()
-            for c in number.keys() & there
-            for f in (root / split / c).rglob("*")
-            if is_image(f)
-        )
-        labels = np.array([number[f.split("/", 1)[0]] for f in files], np.int64)
+    found = {split: find_images(root / split) for split in filter(None, ("train", test, valid))}
+    number = _classes(root / "train", found["train"].folders)
+    mistakes, parts, notes = [], {}, []
+    for split, there in found.items():
+        unknown = [name for name in there.folders if nfc(name) not in number]
+        files, labels = _labelled(there.paths, number)
         if unknown:
             mistakes.append(f"--data_dir {root}: {split}/ has the class {unknown[0]}, which train/ has not")
-        elif not files:
-            mistakes.append(f"--data_dir {root}: no images in {split}/ (one folder a class; {' '.join(EXTENSIONS)})")
-        elif split == "train" and len(set(labels)) < len(class_names):
-            empty = class_names[min(set(range(len(class_names))) - set(labels))]
-            mistakes.append(f"--data_dir {root}: train/{empty} has no images; fill it or remove it")
-        splits[split] = (files, labels)
+        else:
+            mistakes += _without_images(root, f"{split}/", there, labels, number)
+        parts[split] = (root / split, files, labels)
+        notes += [*there.notes, *_without_class(root / split, there, files)]
     if mistakes:
         raise BadInput(*mistakes)
-    channels = FolderImages(root / "train", splits["train"][0], args.image_size, 3).count_channels()
+    dataset = _dataset_of_files(name, number, parts, test, valid, args)
+    dataset.notes = notes
+    return dataset
+
+
+def _classes(folder, names):
+    """{class name: class number}, of a folder's folders."""
+    number = {nfc(name): k for k, name in enumerate(names)}
+    if len(number) < len(names):
+        twice = next(name for k, name in enumerate(names) if number[nfc(name)] != k)
+        raise BadInput(f"--data_dir {folder}: has {twice} twice, in two Unicode forms; make one folder of them")
+    return number
+
+
+def _labelled(paths, number):
+    """(files, labels): those of the paths that lie in a class's folder."""
+    files = [path for path in paths if "/" in path and nfc(path.split("/", 1)[0]) in number]
+    return files, np.array([number[nfc(path.split("/", 1)[0])] for path in files], np.int64)
+
+
+def _without_class(folder, found, files):
+    loose = len(found.paths) - len(files)
+    return [f"{folder}: {loose} images lie in no class's folder: passed over"] if loose else []
+
+
+def _without_images(root, split, found, labels, number):
+    """[what is wrong] where a split has no images, or where a class has none to learn from."""
+    passed = "".join(f"; {note}" for note in found.notes)
+    if not len(labels):
+        where = split or "its folders"
+        return [f"--data_dir {root}: no images in {where} (one folder a class; {' '.join(EXTENSIONS)}){passed}"]
+    if split in ("", "train/") and len(set(labels)) < len(number):
+        empty = list(number)[min(set(range(len(number))) - set(labels))]
+        return [f"--data_dir {root}: {split}{empty} has no images; fill it or remove it{passed}"]
+    return []
+
+
+def _dataset_of_files(name, number, parts, test, valid, args):
+    """parts: {split: (folder, files in it, labels)}."""
+    root, files, _ = parts["train"]
+    channels = FolderImages(root, files, args.image_size, 3).count_channels()
     made = {
-        split: Split(FolderImages(root / split, files, args.image_size, channels, args.skip_bad), labels)
-        for split, (files, labels) in splits.items()
+        split: Split(FolderImages(root, files, args.image_size, channels, args.skip_bad), labels)
+        for split, (root, files, labels) in parts.items()
     }
     return Dataset(
         name,
-        len(splits["train"][0]),
-        [valid_text(name) for name in class_names],
+        len(files),
+        [valid_text(name) for name in number],
         channels,
         args.image_size,
         made["train"],
         made[test],
         made.get(valid),
-        train_paths=splits["train"][0],
+        train_paths=files,
     )
-
-
-def _class_folders(folder):
-    """The names of the folders in a folder, sorted; no links that lead back to it: their images would count twice."""
-    here = folder.resolve()
-
-    def leads_back(link):
-        there = link.resolve()
-        return here.is_relative_to(there) or there.is_relative_to(here)
-
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not (p.is_symlink() and leads_back(p)))
 
 
 DATASETS = {

@@ -1,10 +1,14 @@
 """Images as uint8 (N, H, W, C): decoded from a folder, or already in memory."""
 
+import contextlib
 import math
 import os
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +25,62 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
 MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
+HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS says it, by name
+warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
 def is_image(path):
     """By its name; files such as ._x.jpg, which macOS leaves beside x.jpg, are none."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+class Found(NamedTuple):
+    """Images below a folder: sorted relative paths; the names of its own folders; in words, what is passed over."""
+
+    paths: list
+    folders: list
+    notes: list
+
+
+def find_images(root):
+    """What Found says. Links to elsewhere are followed; hidden folders hold nothing, as if they were not there.
+
+    BadInput for a folder that cannot be read, which would take its images with it.
+    """
+
+    def stop(problem):
+        name = printable(str(problem.filename))
+        raise BadInput(f"{name}: cannot be read ({problem.strerror}); mend its permissions, or remove it")
+
+    root, real, followed = Path(root), Path(root).resolve(), set()
+    paths, own_folders, endings, twice = [], None, Counter(), []
+    for here, folders, files in os.walk(root, onerror=stop, followlinks=True):
+        keep = []
+        for folder in sorted(name for name in folders if not (name.startswith(".") or name in HIDDEN)):
+            path = Path(here, folder)
+            if path.is_symlink():
+                there = path.resolve()
+                if there in followed or there.is_relative_to(real) or real.is_relative_to(there):
+                    twice.append(path.relative_to(root).as_posix())  # its images would count twice, or without end
+                    continue
+                followed.add(there)
+            keep.append(folder)
+        folders[:] = keep
+        own_folders = keep if own_folders is None else own_folders
+        for path in (Path(here, name) for name in files):
+            if is_image(path):
+                paths.append(path.relative_to(root).as_posix())
+            elif not path.name.startswith("."):
+                endings[path.suffix.lower() or "none"] += 1
+    notes = []
+    if endings:
+        shown = ", ".join(f"{printable(ending)} {count}" for ending, count in endings.most_common(5))
+        notes.append(f"{root}: {endings.total()} files are no images by their ending ({shown}): passed over")
+    if twice:
+        notes.append(f"{root}: the link {printable(twice[0])} leads to images that count already: passed over")
+    return Found(sorted(paths), own_folders or [], notes)
 
 
 def decode(path, image_size, channels):
@@ -42,10 +95,13 @@ def decode(path, image_size, channels):
             raise ValueError(f"{image.width} x {image.height} pixels, which are too many, here or once resized")
         if image.mode in ("I", "F"):  # Pillow would clip them at 255: an image all white, or all black
             raise ValueError("pixels of 32 bits, which have no agreed range; save it with 8 bits")
+        image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
+        image.load()
+        with contextlib.suppress(Exception):  # damaged metadata, of which Pillow says many things, spoil no pixels
+            image = ImageOps.exif_transpose(image)  # as the camera was held
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
-        image = ImageOps.exif_transpose(image.convert("RGB" if channels == 3 else "L"))  # as the camera was held
+        image = image.convert("RGB" if channels == 3 else "L")
         if image.size != (image_size, image_size):
             image = TF.center_crop(TF.resize(image, image_size), image_size)
         return np.asarray(image).reshape(image_size, image_size, channels)
@@ -160,8 +216,8 @@ def mean_and_std(images):
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.fits_in_memory(rows):
-            pixels = images.into_memory(rows)
-            chunks = (pixels[some] for some in torch.from_numpy(rows).split(at_once))
+            decoded = images.into_memory(rows)
+            chunks = (decoded[some] for some in torch.from_numpy(rows).split(at_once))
         else:
             chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
     else:

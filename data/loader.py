@@ -77,11 +77,11 @@ class IndexedLoader:
 
     def batches(self, first=0):
         """An epoch's batches from number `first` on; those before it are drawn but not made."""
-        n, image_size = self.num_samples, min(self.images.shape[1:3])
+        n = self.num_samples
         # Drawn on the CPU, the same for every device, and brought to the device once an epoch: each time a GPU waits.
         # Without an order nothing is brought.
         drawn = None if self.order is None else torch.randperm(n, generator=self.order)
-        draws = augment.draw(self.augment_kind, n, image_size, self.augmentation)
+        draws = augment.draw(self.augment_kind, n, tuple(self.images.shape[1:3]), self.augmentation)
         rows, y, ny, idx = self.rows, self.y, self.ny, self.idx
         if drawn is not None:  # all is put in order once an epoch: a batch is then a slice, which costs a GPU nothing
             position = drawn.to(self.device)

@@ -6,20 +6,32 @@ trains under noise prints realised_rate() beside the kind's name.
 
 import csv
 import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from errors import BadInput
-from untrusted import from_cell, load_npy, load_npz, load_pt, printable, reason, valid_text
+from untrusted import (
+    count_from_one,
+    from_cell,
+    load_npy,
+    load_npz,
+    load_pt,
+    printable,
+    reason,
+    valid_text,
+    whole_numbers,
+)
 
 KINDS = ("symmetric", "symmetric_exclusive", "pair")
 MARKS = ("right", "wrong", "unsure", "drop", "")
 
 
 def add_label_noise(labels, num_classes, ratio, kind, seed):
-    """Noisy copy of labels (N,), int64: int(N * ratio) samples, drawn without repetition, are relabelled.
+    """Noisy copy of labels (N,), int64: int(N * ratio + 1e-9) samples, drawn without repetition, are relabelled.
 
     kind: `symmetric` (as published) draws the new label uniformly from all classes, so that it may be the old
     one and a share of ratio * (1 - 1/K) really changes; `symmetric_exclusive` draws it from the other classes,
@@ -32,7 +44,7 @@ def add_label_noise(labels, num_classes, ratio, kind, seed):
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind}")
     noisy = np.array(labels, dtype=np.int64)
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(noisy))[: int(len(noisy) * ratio)]
+    chosen = rng.permutation(len(noisy))[: int(len(noisy) * ratio + 1e-9)]  # .29 * 100 is 28.999…
     if kind == "symmetric":
         noisy[chosen] = rng.integers(num_classes, size=len(chosen))
     elif kind == "symmetric_exclusive":
@@ -87,11 +99,13 @@ def _checked(path, labels, num_samples, num_classes):
             f"--ny_file {path}: has labels of shape {labels.shape}, the training set has {num_samples} "
             "samples; give one label for each row of it"
         )
-    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels == np.floor(labels)).all()):
+    labels = whole_numbers(labels)
+    if labels.dtype.kind not in "iu":
         raise BadInput(f"--ny_file {path}: labels must be whole numbers, these are {labels.dtype}")
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-        raise BadInput(f"--ny_file {path}: has the label {wrong}, labels go from 0 to {num_classes - 1}")
+        hint = count_from_one(labels, num_classes)
+        raise BadInput(f"--ny_file {path}: has the label {wrong}, labels go from 0 to {num_classes - 1}{hint}")
     return labels.astype(np.int64)
 
 
@@ -148,8 +162,7 @@ def _read_csv(path, num_samples, class_names, paths):
     what = f"--ny_file {path}"
     header, lines = _csv_lines(path, what)
     rows = _by_row(header, lines, num_samples, paths, what)
-    labels = _labels_of(rows, "label", len(class_names), what, {name: k for k, name in enumerate(class_names)})
-    return _complete(labels, num_samples, what)
+    return _complete(_labels_of(rows, "label", class_names, len(class_names), what), num_samples, what)
 
 
 def _csv_lines(path, what):
@@ -161,9 +174,9 @@ def _csv_lines(path, what):
             delimiter = max(",;\t", key=first.count)  # many countries' spreadsheets separate by semicolons
             reader = csv.DictReader(f, skipinitialspace=True, delimiter=delimiter, restkey="", restval="")
             reader.fieldnames = header = [name.strip() for name in reader.fieldnames or []]
-            lines = [(reader.line_num, line) for line in reader if any(line[name] for name in header)]
+            lines = [(reader.line_num, line) for line in reader if any(line[name].strip() for name in header)]
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise BadInput(f"{what}: not readable as CSV ({problem})") from None
+        raise BadInput(f"{what}: not readable as CSV ({problem}); save it as CSV in UTF-8") from None
     return header, lines
 
 
@@ -175,11 +188,11 @@ def _by_row(header, lines, num_samples, paths, what):
         raise BadInput(f"{what}: needs a header line with label and idx (or path), found {header}")
     if by == "path" and paths is None:
         raise BadInput(f"{what}: names its samples by path, which only image folders have; use idx,label")
-    known = {str(i): i for i in range(num_samples)} if by == "idx" else {p: i for i, p in enumerate(paths)}
+    known = {str(i): i for i in range(num_samples)} if by == "idx" else {nfc(p): i for i, p in enumerate(paths)}
     rows = {}
     for number, line in lines:
         sample = _text(line[by], known) if by == "path" else _whole(line[by])
-        row = known.get(sample, known.get(sample.removeprefix("train/")))
+        row = known.get(sample, known.get(_unix_path(sample)))
         if row is None:
             raise BadInput(f"{what}, line {number}: {by} {printable(sample)} is not in the training set")
         if row in rows:
@@ -188,17 +201,14 @@ def _by_row(header, lines, num_samples, paths, what):
     return rows
 
 
-def _labels_of(rows, column, num_classes, what, names=None):
-    """{row: label} of a column of labels: class numbers or, where names are given, their names."""
-    labels, names = {}, names or {}
+def _labels_of(rows, column, class_names, num_classes, what):
+    """{row: label} of a column of labels: class names or numbers; without class_names numbers alone."""
+    labels, meant = {}, _class_meant(class_names, num_classes)
     for row, (number, line) in rows.items():
-        label = _text(line[column], names) if names else _whole(line[column])
-        if label not in names and not (label.isdecimal() and len(label) < 10 and int(label) < num_classes):
-            raise BadInput(
-                f"{what}, line {number}: {column} {printable(label)} is neither a class name nor a class number "
-                f"from 0 to {num_classes - 1}"
-            )
-        labels[row] = names[label] if label in names else int(label)
+        try:
+            labels[row] = meant(line[column])
+        except ValueError as problem:
+            raise BadInput(f"{what}, line {number}: {column} {problem}") from None
     return labels
 
 
@@ -212,15 +222,56 @@ def _complete(values, num_samples, what):
     return np.array([values[row] for row in range(num_samples)])
 
 
+def _class_meant(class_names, num_classes):
+    """A function of a cell: the number of the class that it means, by name or by number. ValueError: none, or two.
+
+    Where names are numbers a number is a name: 1 means the class 001, not the second one.
+    """
+    names = {nfc(name): k for k, name in enumerate(class_names)}
+    twice = {name for name, count in Counter(map(nfc, class_names)).items() if count > 1}
+    by_value = {}
+    for name, k in names.items():
+        if name.isdecimal():
+            by_value.setdefault(int(name), []).append(k)
+
+    def meant(cell):
+        label = _text(cell, names)
+        if label in twice:
+            raise ValueError(f"{printable(label)} is the name of several classes; give the class number")
+        if label in names:
+            return names[label]
+        number = _whole(label)
+        found = by_value.get(int(number), []) if number.isdecimal() and len(number) < 10 else []
+        if len(found) == 1:
+            return found[0]
+        if not by_value and number.isdecimal() and len(number) < 10 and int(number) < num_classes:
+            return int(number)
+        or_number = "" if by_value else f" nor a class number from 0 to {num_classes - 1}"
+        hint = " (counted from 0)" if number == str(num_classes) and not by_value else ""
+        raise ValueError(f"{printable(label)} is {'no' if by_value else 'neither a'} class name{or_number}{hint}")
+
+    return meant
+
+
 def _text(cell, known):
     """The text in a cell: as it stands where that is `known`, else without the spaces around it."""
-    text = from_cell(cell)
-    return text if text in known else from_cell(cell.strip())
+    text = nfc(from_cell(cell))
+    return text if text in known else nfc(from_cell(cell.strip()))
+
+
+def nfc(text):
+    """Of the two ways to write an accented letter the one: systems and archives change it on the way."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _unix_path(text):
+    """A path as Windows or a shell writes it, as image folders' are kept."""
+    return text.replace("\\", "/").removeprefix("./").removeprefix("train/")
 
 
 def _whole(cell):
     """The number in a cell, of which a spreadsheet may have made 3.0 or 3,0."""
-    return re.sub(r"[.,]0+$", "", from_cell(cell.strip()))
+    return re.sub(r"[.,]0*$", "", from_cell(cell.strip()))
 
 
 # --------------------------------------------------------------------------------------------- marks.csv
@@ -267,7 +318,7 @@ def read_marks(spec, num_samples, class_names, paths=None, original=None, flag="
     header, lines = read
     rows, is_new = _by_row(header, lines, num_samples, paths, what), "original_label" in header
     label, given, theirs = (
-        _complete(_labels_of(rows, column, len(class_names), what), num_samples, what)
+        _complete(_labels_of(rows, column, [], len(class_names), what), num_samples, what)
         for column in ("label", "given_label", "original_label" if is_new else "given_label")
     )
     mark = [rows[row][1].get("mark", "").strip().lower() for row in range(num_samples)]
@@ -282,7 +333,7 @@ def read_marks(spec, num_samples, class_names, paths=None, original=None, flag="
                 f"{what}, line {number}: is marked wrong, and label is given_label all the same; give the right label, "
                 "or mark it unsure or drop"
             )
-        file = "" if paths is None else valid_text(paths[row])
+        file = "" if paths is None else nfc(valid_text(paths[row]))
         if "file" in header and _text(line["file"], (file,)) not in (file, f"train/{file}", f"test/{file}"):
             raise BadInput(
                 f"{what}, line {number}: file {printable(line['file'])} is not the data set's row {row}, "

@@ -114,7 +114,7 @@ def _plan(root, classes):
 def _read_labels(annotations, classes, wrong):
     """{image name: class id} of the annotations' lines; the id is None where the line is wrong."""
     labels = {}
-    lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

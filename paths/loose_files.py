@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import decode, is_image
+from data.images import decode, find_images
 from errors import BadInput, Problems
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
-from untrusted import load_npy, valid_text
+from untrusted import count_from_one, load_npy, valid_text, whole_numbers
 
 SIDE = 64  # pixels that images of a folder are decoded to
 
@@ -53,7 +53,7 @@ def _array(flag, file):
 
 
 def _labels(file, path):
-    labels = np.asarray(_array("--labels", file))
+    labels = whole_numbers(np.asarray(_array("--labels", file)))
     if labels.shape != path.shape[:1] or labels.dtype.kind not in "iu":
         raise BadInput(
             f"--labels {file}: has shape {labels.shape} of {labels.dtype}, the path has {len(path)} samples; "
@@ -61,13 +61,14 @@ def _labels(file, path):
         )
     if labels.min() < 0 or labels.max() >= path.shape[2]:
         wrong = labels[(labels < 0) | (labels >= path.shape[2])][0]
-        raise BadInput(f"--labels {file}: has the label {wrong}, the path has classes 0 to {path.shape[2] - 1}")
+        hint = count_from_one(labels, path.shape[2])
+        raise BadInput(f"--labels {file}: has the label {wrong}, the path has classes 0 to {path.shape[2] - 1}{hint}")
     return labels.astype(np.int64)
 
 
 def _names(file, num_classes):
     try:
-        names = Path(file).read_text(encoding="utf-8").splitlines()
+        names = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise BadInput(f"--class_names {file}: cannot be read ({problem}); give a text file, a name a line") from None
     if len(names) != num_classes:
@@ -89,9 +90,9 @@ def _probs(file, path):
 
 def _images(source, num_samples):
     """(function of idx, file names or None) of a .npy of images, or of a folder, in sorted relative-path order."""
-    source = Path(source)
+    source, notes = Path(source), []
     if source.is_dir():
-        files = sorted(f.relative_to(source).as_posix() for f in source.rglob("*") if is_image(f))
+        files, _, notes = find_images(source)
         found = len(files)
         images = (lambda idx: [or_grey(lambda i=i: decode(source / files[i], SIDE, 3), files[i]) for i in idx]), files
     else:
@@ -103,7 +104,10 @@ def _images(source, num_samples):
         found = len(array)
         images = (lambda idx: array[idx].reshape(len(idx), *array.shape[1:3], -1)), None
     if found != num_samples:
-        raise BadInput(f"--images {source}: has {found} images, the path has {num_samples} samples; give one for each")
+        passed = "".join(f"; {note}" for note in notes)
+        raise BadInput(
+            f"--images {source}: has {found} images, the path has {num_samples} samples; give one for each{passed}"
+        )
     return images
 
 

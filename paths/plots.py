@@ -3,11 +3,13 @@
 import contextlib
 import os
 import textwrap
+import warnings
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from files import name_file
 
@@ -29,8 +31,13 @@ ROLE_COLORS = {"given": GIVEN, "given and true": GIVEN, "true": TRUTH}
 RIVAL_COLORS = ("#0072B2", "#E69F00")  # of classes that are neither given nor true
 RIGHT, WRONG = "#56B4E9", "#D55E00"  # samples whose given label is right, or wrong
 
+# Class names may be of any script: their letters come from these fonts, where one is installed, else they are boxes.
+WIDE_FONTS = {"Arial Unicode MS", "Hiragino Sans", "Microsoft YaHei", "Noto Sans CJK JP", "Noto Sans CJK SC"}
+warnings.filterwarnings("ignore", r"Glyph .* missing from")
+
 matplotlib.rcParams.update(
     {
+        "font.family": ["sans-serif", *sorted(WIDE_FONTS & set(fontManager.get_font_names()))],
         "figure.dpi": 110,
         "savefig.dpi": 150,
         "font.size": 11,

@@ -288,7 +288,7 @@ def test_training_and_validation_rows_share_the_subset_between_them(num, train_s
     size = f"--train_size {train_size} " if train_size else ""
     data = load_data(parse(f"{size}--valid_size {valid_size} --seed {seed}"), toy(num=num))
     in_use = train_size or num
-    held_out = int(valid_size * in_use) if valid_size < 1 else valid_size
+    held_out = int(valid_size * in_use + 1e-9) if valid_size < 1 else valid_size
     assert (len(data.train_idx), len(data.valid_idx)) == (in_use - held_out, held_out)
     assert len(set(data.train_idx) | set(data.valid_idx)) == in_use
     for rows in (data.train_idx, data.valid_idx):
@@ -301,6 +301,17 @@ def test_a_tenth_is_held_out_unless_asked_otherwise():
     assert len(data.valid_idx) == 10
     train, valid, _ = get_loaders(parse("--batch_size 90"), data)
     assert (train.num_samples, valid.num_samples) == (90, 10)
+
+
+def test_a_share_that_is_a_whole_number_is_not_rounded_down():
+    assert len(load_data(parse("--valid_size .29"), toy()).valid_idx) == 29  # .29 * 100 is 28.999999999999996
+
+
+def test_classes_that_are_not_trained_on_are_known():
+    labels = [0, 1, 2] * 8 + [3]
+    assert load_data(parse("--valid_size 1", valid_rows="last"), toy(labels)).not_trained_on == ["class 3"]
+    assert load_data(parse("--valid_size 0"), toy(labels)).not_trained_on == []
+    assert load_data(parse("--valid_size 0"), toy([0, 1] * 8)).not_trained_on == ["class 2", "class 3"]
 
 
 def test_valid_size_0_is_the_published_protocol():

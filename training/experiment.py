@@ -133,10 +133,17 @@ class Experiment:
         if data.noise_realised:
             trained = realised_rate(data.y[data.train_idx], data.ny[data.train_idx])
             wrong = f": {data.noise_realised:.4f} of all labels are wrong, {trained:.4f} of those trained on"
-        return (
+        notes = list(dataset.notes)
+        if lacking := data.not_trained_on:
+            notes.append(
+                f"no sample of {len(lacking)} classes is trained on ({', '.join(lacking[:5])}): none is left beside "
+                "validation; give them more samples, a smaller --valid_size, or another --data_seed"
+            )
+        summary = (
             f"{args.dataset}: {len(data.train_idx)} training samples, {held_out}, {len(dataset.test.usable)} for "
             f"testing, {dataset.num_classes} classes; {noise_in_words(args)}{wrong}{skipped}"
         )
+        return "\n".join([summary, *notes])
 
     def with_seed(self, seed):
         """The same experiment under another --seed; noise and split follow it unless --data_seed was given."""

@@ -84,7 +84,9 @@ def _labels(file, settings):
         if any(texts.shape != y.shape or texts.dtype.kind != "U" for texts in (mark, audit)):
             raise BadInput(f"{file}: mark or audit are not of its labels; take an intact copy of the run")
         marks = Marks(y, ny, ny, mark, audit)
-    return y, ny, None if files is None else [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
+    if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
+        return y, ny, files if files is None else files.tolist(), marks
+    return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
 
 
 def _fine(file, every, num_samples):

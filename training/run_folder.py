@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torchvision
 
+from data.datasets import TEST_SIZE
 from data.noise import split_file_and_key
 from errors import BadInput, RunFailure
 from files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
@@ -56,6 +57,7 @@ INHERITED = (
     "ny_file",
     "data_seed",
     "skip_bad",
+    "test_size",
 )
 NEEDED = (*INHERITED, "data_dir", "net", "width", "norm", "pretrained", "num_work")
 RESOLVED = (
@@ -235,7 +237,7 @@ class RunFolder:
 
 def _settings(args, data, resolved):
     """The contents of args.json."""
-    described = ("num_classes", "class_names", "channels", "image_size", "mean", "std")
+    described = ("num_classes", "class_names", "channels", "image_size", "mean", "std", "test_size")
     return {
         "script": Path(sys.argv[0]).name,
         **vars(args),
@@ -273,7 +275,8 @@ def write_metrics(file, rows):
 
 def read_args(folder):
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
-    args = {"skip_bad": False, **read_json(check_intact(Path(folder) / "args.json"))}  # a flag that came later
+    came_later = {"skip_bad": False, "test_size": TEST_SIZE}
+    args = {**came_later, **read_json(check_intact(Path(folder) / "args.json"))}
     resolved = args.get("resolved")
     lacking = [name for name in NEEDED if name not in args]
     lacking += [name for name in RESOLVED if not isinstance(resolved, dict) or name not in resolved]

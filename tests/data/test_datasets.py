@@ -109,6 +109,25 @@ def test_npz_class_names_say_how_many_classes_there_are(npz):
     assert dataset.class_names == ["ant", "bee", "cat", "never seen"] and dataset.num_classes == 4
 
 
+def test_npz_labels_saved_as_floats(npz):
+    labels = npz(train_labels=np.array([0.0, 1, 2, 0, 1, 2]), test_labels=np.array([[2.0], [0], [1]], np.float32))
+    assert labels.train.labels.tolist() == [0, 1, 2, 0, 1, 2] and labels.test.labels.tolist() == [2, 0, 1]
+    assert labels.train.labels.dtype == np.int64
+
+
+FROM_ONE = {"train_labels": np.array([1, 2, 3, 1, 2, 3]), "test_labels": np.array([3, 1, 2])}
+
+
+@pytest.mark.parametrize("names", [None, np.array(["ant", "bee", "cat"])])
+def test_npz_labels_that_count_from_1_are_told_so(npz, refused, names):
+    refused(lambda: npz(**FROM_ONE, class_names=names), "train_labels", "subtract 1")
+
+
+def test_the_array_of_an_npz_that_needs_unpickling_is_named(npz, refused):
+    odd = np.array(["ant", 2, None], object)
+    refused(lambda: npz(class_names=odd), "class_names in it", "pickled objects", "save it anew")
+
+
 PIXELS = np.zeros((6, 9, 12, 3), np.uint8)
 BAD_NPZ = {
     "train_labels missing": ({"train_labels": None}, ["has no train_labels"]),
@@ -122,7 +141,7 @@ BAD_NPZ = {
     "label without a name": ({"class_names": np.array(["a", "b"])}, ["has 2", "0 to 1"]),
     "labels of two columns": ({"train_labels": np.zeros((6, 2), int)}, ["train_labels", "(6, 2)"]),
     "label is a number": ({"train_labels": np.array(3)}, ["train_labels", "()"]),
-    "labels are fractions": ({"train_labels": np.zeros(6)}, ["train_labels", "float64"]),
+    "labels are fractions": ({"train_labels": np.full(6, 0.5)}, ["train_labels", "float64"]),
     "no rows": ({"train_labels": np.zeros(0, int), "train_images": PIXELS[:0]}, ["train_labels", "(0,)"]),
     "float images": ({"train_images": PIXELS / 255}, ["train_images", "uint8", "float64"]),
     "four channels": ({"train_images": np.zeros((6, 9, 12, 4), np.uint8)}, ["train_images", "(6, 9, 12, 4)"]),
@@ -458,6 +477,13 @@ def test_tiny_imagenet_without_words_has_its_ids_as_class_names(tiny, opened):
     refolder(tiny)
     (tiny / "words.txt").unlink()
     assert opened("tinyimagenet", tiny).class_names == ["n01", "n02"]
+
+
+def test_lists_of_tiny_imagenet_may_begin_with_a_byte_order_mark(tiny, opened):
+    for name in ("val/val_annotations.txt", "words.txt"):
+        (tiny / name).write_text((tiny / name).read_text(), encoding="utf-8-sig")
+    refolder(tiny)
+    assert opened("tinyimagenet", tiny).class_names == ["ant", "bee"]
 
 
 def test_no_tiny_imagenet_says_how_to_fetch_it(tmp_path, opened, refused):

@@ -4,6 +4,7 @@ import csv
 import pickle
 import tempfile
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +75,20 @@ def test_exclusive_noise_of_two_classes_flips():
 def test_int_of_N_times_ratio_samples_are_relabelled(labels, ratio, kind, seed):
     noisy = add_label_noise(labels, 5, ratio, kind, seed)
     changed = int((noisy != labels).sum())
-    drawn = int(len(labels) * ratio)
+    drawn = int(len(labels) * ratio + 1e-9)
     assert changed <= drawn if kind == "symmetric" else changed == drawn
     assert noisy.dtype == np.int64 and noisy.shape == (len(labels),)
     assert noisy.min() >= 0 and noisy.max() < 5
     if kind == "pair":
         assert set((noisy - labels) % 5) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("num", "ratio", "drawn"), [(100, 0.29, 29), (1000, 0.57, 570), (50_000, 0.07, 3500), (1437, 0.4, 574)]
+)
+def test_a_share_that_is_a_whole_number_is_not_rounded_down(num, ratio, drawn):
+    """100 * .29 is 28.999999999999996; of 574.8 it stays 574, as published."""
+    assert (add_label_noise(np.zeros(num, int), 2, ratio, "pair", seed=0) == 1).sum() == drawn
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,6 +245,73 @@ def test_csv_of_names_that_a_spreadsheet_would_run(tmp_path, by):
     assert read_labels(str(tmp_path / "n.csv"), len(names), names, names).tolist() == list(range(len(names)))
 
 
+ROWS = {
+    "semicolons": "idx;label\n3;1\n0;2\n2;1\n1;0\n",
+    "tabs": "idx\tlabel\n3\t1\n0\t2\n2\t1\n1\t0\n",
+    "a semicolon in a cell": 'idx,label,why\n0,2,"a;b;c"\n1,0,\n2,1,\n3,1,;;;\n',
+    "floats": "idx,label\n0,2.0\n1.0,0.\n2,1.00\n3,1\n",
+    "empty rows": "idx,label\n0,2\n,\n1,0\n , \n2,1\n3,1\n\n,\n",
+    "Excel's CSV in UTF-8": "\ufeffidx;label\r\n0;cat\r\n1;ant\r\n2;bee\r\n3;bee\r\n;\r\n",
+}
+
+
+@pytest.mark.parametrize("content", ROWS.values(), ids=ROWS)
+def test_csv_as_other_programs_write_it(label_file, content):
+    assert read(label_file("n.csv", content)).tolist() == LABELS
+
+
+@pytest.mark.parametrize("written", [r"bee\1.png", r"train\bee\1.png", r".\train\bee\1.png", "./bee/1.png"])
+def test_csv_by_path_as_windows_and_shells_write_it(label_file, written):
+    assert read_labels(label_file("n.csv", f"path,label\n{written},cat\n"), 1, NAMES, ["bee/1.png"]).tolist() == [2]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_csv_knows_a_name_in_either_unicode_form(label_file, form):
+    content = unicodedata.normalize(form, "path,label\nfée/é.png,fée\n")
+    for kept in ("NFC", "NFD"):
+        name = unicodedata.normalize(kept, "fée")
+        paths = [unicodedata.normalize(kept, "fée/é.png")]
+        assert read_labels(label_file("n.csv", content), 1, ["bee", name], paths).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "meant"),
+    [
+        (["001", "002", "003"], "1", 0),
+        (["001", "002", "003"], "002", 1),
+        (["001", "002", "003"], "3.0", 2),
+        (["001", "002", "003"], "0", None),  # no class is called so
+        (["1", "2", "3"], "3", 2),
+        (["1", "2", "3"], "0", None),
+        (["0", "1", "10", "2"], "2", 3),
+        (["10", "20", "bee"], "2", None),
+        (["1", "01", "bee"], "1", 0),
+        (["1", "01", "bee"], "001", None),  # of either
+        (["ant", "ant", "bee"], "ant", None),
+        (["ant", "ant", "bee"], "1", 1),
+        (["ant", "ant", "bee"], "bee", 2),
+    ],
+)
+def test_a_class_name_wins_over_a_number_and_two_meanings_are_told(label_file, refused, names, label, meant):
+    file = label_file("n.csv", f"idx,label\n0,{label}\n")
+    if meant is None:
+        refused(lambda: read_labels(file, 1, names), file, "line 2", label)
+    else:
+        assert read_labels(file, 1, names).tolist() == [meant]
+
+
+@pytest.mark.parametrize("name", ["n.npy", "n.pt", "n.npz"])
+def test_labels_that_count_from_1_are_told_so(label_file, refused, name):
+    file = label_file(name, np.array([1, 2, 3, 1]) if name == "n.npy" else {"ny": np.array([1, 2, 3, 1])})
+    refused(lambda: read(file), file, "subtract 1")
+
+
+def test_the_array_that_needs_unpickling_is_named(tmp_path, refused):
+    np.savez(tmp_path / "n.npz", good=np.array(LABELS), odd=np.array([1, "a", None, 2], object))
+    refused(lambda: read(f"{tmp_path}/n.npz:odd"), "odd in it", "save it anew")
+    assert read(f"{tmp_path}/n.npz:good").tolist() == LABELS
+
+
 BAD_CSV = {
     "idx,label\n0,1\n1,1\n3,1\n": ["no label for 1 of the 4", "row 2"],
     "idx,label\n0,1\n1,1\n1,1\n3,1\n": ["line 4", "idx 1", "twice"],
@@ -244,7 +320,7 @@ BAD_CSV = {
     "idx,label\n0,dog\n": ["line 2", "dog", "class"],
     "idx,label\n0,3\n": ["line 2", "3", "from 0 to 2"],
     "idx,label\n0,-1\n": ["line 2", "-1"],
-    "idx,label\n0,1.0\n": ["line 2", "1.0"],
+    "idx,label\n0,1.5\n": ["line 2", "1.5"],
     f"idx,label\n0,{9:050}\n": ["line 2", "from 0 to 2"],
     "idx,label\n0\n": ["line 2", "class"],
     "idx,noisy\n0,1\n": ["header", "idx,noisy"],
@@ -275,7 +351,7 @@ BAD_ARRAYS = {
     "label negative": ([0, -1, 2, 1], ["the label -1", "0 to 2"]),
     "fractions": ([0.0, 0.5, 1.0, 2.0], ["whole numbers", "float"]),
     "not a number": ([0.0, np.nan, 1.0, 2.0], ["whole numbers"]),
-    "infinite": ([0.0, np.inf, 1.0, 2.0], ["the label inf"]),
+    "infinite": ([0.0, np.inf, 1.0, 2.0], ["whole numbers"]),
     "text": (["a", "b", "c", "d"], ["whole numbers"]),
 }
 

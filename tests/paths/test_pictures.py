@@ -1,5 +1,9 @@
 """Pictures and animations of paths: what is drawn is what was measured, and files stay whole and small."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -479,3 +483,14 @@ def test_nothing_is_written_when_drawing_fails(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         zigzag(scene, [1], tmp_path / "a.gif", "title")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"] and out.read_bytes() == b"before"
+
+
+def test_letters_that_the_font_lacks_cause_no_warning(tmp_path):
+    code = (
+        "import sys; from paths.plots import figure, save; fig, ax = figure(); "
+        "ax.set_title('ant 猫 개 \U0001f41c \u0378'); save(fig, sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    repository = Path(pictures.__file__).parent.parent
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

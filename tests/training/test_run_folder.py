@@ -108,6 +108,7 @@ def test_of_image_folders_labels_npz_keeps_the_paths(tmp_path):
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
         train_paths=["a/0.png", "b/ö.png"],
+        test_size=None,
     )
     y = np.array([0, 1])
     data = SimpleNamespace(
