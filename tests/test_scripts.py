@@ -123,12 +123,12 @@ def names(folder):
 PUBLISHED = {
     main_gen_teacher: dict(
         lr=0.1, scheduler="cosine", epochs=200, net="resnet18", dataset="cifar10", ny_ratio=0, batch_size=250,
-        seed=10086, proj_name="Gen_teacher", num_work=4, smoothing=0.05, filt_tau=1, momentum=0.9, weight_decay=5e-4,
+        seed=10086, proj_name="Gen_teacher", smoothing=0.05, filt_tau=1, momentum=0.9, weight_decay=5e-4,
         save_epochs=[4, 50, 78, 118, 158, 178, 199],
     ),
     main_distill: dict(
         lr=0.1, scheduler="cosine", epochs=200, net="resnet18", dataset="cifar10", ny_ratio=0, batch_size=256,
-        seed=10086, num_work=4, smoothing=0.05, tau=1, teach_path="resnet18cifar100_cosine", teach_type="net",
+        seed=10086, smoothing=0.05, tau=1, teach_path="resnet18cifar100_cosine", teach_type="net",
     ),
     old_cifar_noisy: dict(
         lr=0.1, batch_size=128, seed=10086, smoothing=0.05, temp=1, epochs=100, net="resnet18", dataset="cifar100",
