@@ -126,9 +126,9 @@ def as_program(quick, redirected, *flags, **environment):
     )
 
 
-@pytest.mark.parametrize("redirected", ["| true", "2>&- >&-", "> /dev/full 2>&1"])
+@pytest.mark.parametrize("redirected", ["2>&- | true", ">&- 2> /dev/full"])
 def test_output_that_goes_nowhere_stops_nothing(redirected, quick, workplace):
-    done = as_program(quick, redirected, PYTHONUNBUFFERED="1")
+    done = as_program(quick, redirected)
     assert done.returncode == 0, done.stderr
     assert (workplace / FOLDER / "best_acc.pt").is_file() and (workplace / FOLDER / "curves.png").is_file()
 

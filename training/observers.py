@@ -108,22 +108,23 @@ class EpochLog:
 
     def after_epoch(self, epoch, model):
         row, last = self.state.rows[-1], self.epochs - 1
-        parts = [f"epoch {epoch:{len(str(last))}d}/{last}", f"lr {row['lr']:.3g}", f"loss {row['train_loss']:.3f}"]
+        parts = [f"epoch {epoch:{len(str(last))}d}/{last}", f"lr {row['lr']:.3g}", f"loss {row['train_loss']:.4g}"]
         chooser = "valid_acc" if "valid_acc" in row else "test_acc"
         for name, column in (("train", "train_acc_noisy"), ("valid", "valid_acc"), ("test", "test_acc")):
             if column in row:
                 mark = "*" if column == chooser and self.state.best["acc"][0] == epoch else ""
                 parts.append(f"{name} {row[column]:.4f}{mark}")
         left = f", {time_left(self.state.rows, self.epochs)}" if epoch < last else ""
-        self.write("  ".join(parts) + f"  {row['seconds']:.1f} s{left}")
+        digits = 1 if row["seconds"] < 100 else 0
+        self.write("  ".join(parts) + f"  {row['seconds']:.{digits}f} s{left}")
 
 
 def time_left(rows, epochs):
     """In words, how long the epochs to come take, if they take as long as the last few."""
     seconds = [row["seconds"] for row in rows[-5:]]
     left = sum(seconds) / len(seconds) * (epochs - 1 - rows[-1]["epoch"])
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if left >= 2 * length:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if left >= length:
             return f"{left / length:.1f} {unit} left"
     return f"{left:.0f} s left"
 

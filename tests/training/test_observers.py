@@ -109,7 +109,7 @@ def test_the_log_has_a_line_an_epoch():
 
 
 def test_the_longest_line_of_the_log_has_100_columns():
-    row = {**ROW, "epoch": 100, "lr": 0.000987654, "train_loss": 12.3456, "seconds": 12345.6}
+    row = {**ROW, "epoch": 100, "lr": 0.000987654, "train_loss": 12.3456, "seconds": 1234.5}
     lines = []
     EpochLog(SimpleNamespace(rows=[row], best={"acc": (100, 0.375)}), 200, lines.append).after_epoch(100, None)
     assert len(lines[0]) <= 100
@@ -132,7 +132,7 @@ def test_a_bar_says_the_epoch_as_the_log_does_the_best_so_far_and_when_it_evalua
 
 
 @pytest.mark.parametrize(
-    "seconds, epochs, words", [(1, 101, "100 s"), (1, 121, "2.0 min"), (60, 121, "2.0 h"), (1000, 201, "2.3 days")]
+    "seconds, epochs, words", [(1, 51, "50 s"), (1, 121, "2.0 min"), (60, 121, "2.0 h"), (1000, 201, "2.3 d")]
 )
 def test_time_left_is_that_of_as_many_epochs_as_are_to_come(seconds, epochs, words):
     assert time_left([{"epoch": 0, "seconds": seconds}], epochs) == f"{words} left"
