@@ -1,10 +1,13 @@
 """data/loader.py: every sample once an epoch, its idx its own for ever, the same batches however they are read."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,7 +250,7 @@ class Deadly(FolderImages):
     ends = "killed"
 
     def decode_row(self, row):
-        if row == 4:
+        if row == 4 and self.ends != "trained":
             if self.ends == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise MemoryError
@@ -262,11 +265,10 @@ def read_deadly(folder, ends):
     rows = np.arange(21)
     loader = IndexedLoader(images, rows, rows, rows, 2, MEAN, STD, "cpu", num_workers=2)
     if ends == "trained":  # the workers are well, and training it is that breaks while they read on
-        images.decode_row = lambda row: np.zeros((16, 16, 3), np.uint8)
         batches = iter(loader)
         next(batches)
         sys.modules["kept"] = batches  # as a traceback keeps it
-        raise ZeroDivisionError
+        sys.exit(7)
     errors.run_script(lambda: epoch(loader))
 
 
@@ -281,12 +283,13 @@ def test_a_worker_that_dies_or_raises_ends_the_run_with_a_message(folder, ends, 
 
 def test_a_process_ends_though_its_workers_read_on(folder):
     """Python would wait for them for ever: they ignore the signal that it ends them with."""
-    process = multiprocessing.get_context("spawn").Process(target=read_deadly, args=(folder, "trained"))
-    process.start()
-    process.join(120)
-    ended = process.exitcode
-    process.kill()
-    assert ended == 1
+    code = f"import pathlib, tests.data.test_loader as t; t.read_deadly(pathlib.Path({str(folder)!r}), 'trained')"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(errors.__file__).parent, start_new_session=True)
+    try:
+        assert process.wait(120) == 7
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_there_are_as_many_workers_as_processors_up_to_four(monkeypatch):
