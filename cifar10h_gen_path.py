@@ -11,6 +11,7 @@ label distributions. Here idx, labels and noise are the test split's rows.
 """
 
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -116,7 +117,8 @@ def main(argv=None) -> Path | None:
             return [PathBeforeEpochs(coarse, everyone, forward), files.fine(run, state, "PATH_ALL_FINE", rows, some)]
 
         target = OneHot(experiment.dataset.num_classes)
-        run, _ = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
+        run, state = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
+    experiment.tell_result(run, state, f"analyze_paths.py {quote(str(run.path))}")
     print(run.path)
     return run.path
 

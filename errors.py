@@ -5,11 +5,16 @@ what broke while running (exit 1). `Problems` gathers them, so that two mistakes
 """
 
 import argparse
+import codecs
 import contextlib
+import difflib
+import errno
 import io
+import os
 import re
 import signal
 import sys
+import traceback
 
 
 class BadInput(Exception):
@@ -87,6 +92,7 @@ class CheckedParser(argparse.ArgumentParser):
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=HelpFormatter, **settings)
+        self.register("type", None, os.path.expanduser)  # text: the shell leaves the ~ of --flag=~/x as it is
         # argparse takes -1e-3 and -inf for flags: read as values, they are reported with the other mistakes
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE)
 
@@ -104,15 +110,28 @@ class CheckedParser(argparse.ArgumentParser):
         args.given = {dest for dest in dests if getattr(args, dest) is not absent}
         for dest in dests:
             found = getattr(args, dest)
-            wrong = [v for v in (found if isinstance(found, list) else [found]) if isinstance(v, Wrong)]
-            for v in wrong:
-                problems.add(f"--{dest} {v.text}: {v.expected}", dest)
-            if wrong or found is absent:
+            wrong = [self._mistake(dest, v) for v in (found if isinstance(found, list) else [found])]
+            for message in filter(None, wrong):
+                problems.add(message, dest)
+            if any(wrong) or found is absent:
                 setattr(args, dest, self.get_default(dest))
         for before, name in zip([""] + unknown, unknown, strict=False):
             if name.startswith("-") or not before.startswith("-"):  # else it is the value of what is unknown
-                problems.add(f"{name.split('=')[0]}: there is no such flag; --help lists them")
+                problems.add(f"{name.split('=')[0]}: there is no such flag; {self._meant(name.split('=')[0])}")
         return args, problems
+
+    def _mistake(self, dest, found):
+        """What is wrong with one value of a flag, or None."""
+        text = found.text if isinstance(found, Wrong) else found
+        action = next(action for action in self._actions if action.dest == dest)
+        named = f"--{dest}" if action.option_strings else dest
+        if isinstance(text, str) and not text.strip():
+            return f"{named}: is empty (a shell variable that is not set?); give a value, or leave it out"
+        return f"{named} {text}: {found.expected}" if isinstance(found, Wrong) else None
+
+    def _meant(self, name):
+        close = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        return f"did you mean {close[0]}?" if close else "--help lists them"
 
     def _parse_known(self, argv, start, problems):
         """parse_known_args from the values of `start`; flags that argparse itself stops at are left out in turn."""
@@ -194,23 +213,20 @@ class Problems:
 def run_script(main):
     """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure).
 
-    SIGINT and SIGTERM end it with 130 and 143, and a line that says what became of the run.
+    SIGINT and SIGTERM end it with 130 and 143, and a line that says what became of the run. DEBUG=1 in the environment
+    shows where it was. Output that nobody reads any more is dropped, and the work goes on.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    _open_streams()
     try:
         main()
-    except BadInput as found:
-        code, messages = 2, found.messages
-    except RunFailure as found:
-        code, messages = 1, [str(found)]
-    except OSError as found:  # disk and file trouble while running
-        code, messages = 1, [f"{found.filename}: {found.strerror}" if found.filename else str(found)]
-    except Interrupted as found:
-        code, messages = 128 + found.number, [f"interrupted by {found.number.name}; {found.message}"]
+    except (Exception, Interrupted) as found:
+        code, messages = _exit_of(found)
+        if not messages:
+            raise
+        if os.environ.get("DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
     else:
         return
     for message in messages:
@@ -218,5 +234,86 @@ def run_script(main):
     sys.exit(code)
 
 
+def _exit_of(found):
+    """(exit code, messages) of what ended a script; no messages where the program itself is at fault."""
+    if isinstance(found, BadInput):
+        return 2, found.messages
+    if isinstance(found, Interrupted):
+        return 128 + found.number, [f"interrupted by {found.number.name}; {found.message}"]
+    if isinstance(found, RunFailure):
+        return 1, [str(found)]
+    said = (str(found).strip() or type(found).__name__).splitlines()[0][:200]
+    if is_out_of_memory(found):
+        return 1, [
+            f"out of memory ({said}); end other programs, or ask for less: a smaller --batch_size, --net, "
+            "--image_size, --train_size or --num_work, or another --device"
+        ]
+    if isinstance(found, RuntimeError) and said.startswith("DataLoader worker"):
+        return 1, [
+            f"a process that reads images died ({said}); often the memory was short: give a smaller --num_work, "
+            "--num_work 0 reads without such processes"
+        ]
+    if isinstance(found, OSError) and _is_of_the_system(found):  # disk and file trouble while running
+        return 1, [f"{found.filename}: {found.strerror or found.args[0]}" if found.filename else str(found)]
+    return 1, []
+
+
+def is_out_of_memory(problem):
+    """Whether an exception says that memory is short, a GPU's or the machine's; torch has a dozen ways to say it."""
+    if isinstance(problem, MemoryError):
+        return True
+    if isinstance(problem, OSError):
+        return problem.errno == errno.ENOMEM
+    words = r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED|bad_alloc|DefaultCPUAllocator"
+    return (
+        isinstance(problem, MemoryError) or isinstance(problem, RuntimeError) and bool(re.search(words, str(problem)))
+    )
+
+
+def _is_of_the_system(problem):
+    """Whether an OSError is about a file, the disk or the network; else it is the program's own mistake."""
+    if problem.filename:
+        return problem.errno != errno.EBADF
+    return problem.errno not in (None, errno.EBADF, errno.EINVAL, errno.ESPIPE)
+
+
 def _interrupt(number, frame):
     raise Interrupted(number)
+
+
+# ---------------------------------------------------------------------------------------------- the terminal
+
+
+class _Dropping(io.FileIO):
+    """An output that a closed pipe or terminal does not stop: what nobody reads is dropped."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _open_streams():
+    """Standard output and error that take every text and never fail."""
+    codecs.register_error("as_shown", _as_shown)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # was closed by whoever started the script
+            setattr(sys, name, open(os.devnull, "w"))
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = _Dropping(stream.fileno(), "w", closefd=False)
+            buffer = raw if stream.write_through else io.BufferedWriter(raw)
+            shown = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "as_shown", **shown))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="as_shown")
+
+
+def _as_shown(problem):
+    """Bytes of a file's name that are no UTF-8 as they are; what the terminal's encoding lacks as \\xe9 and such."""
+    text = problem.object[problem.start : problem.end]
+    if all("\udc80" <= c <= "\udcff" for c in text):
+        return codecs.lookup_error("surrogateescape")(problem)
+    return codecs.lookup_error("backslashreplace")(problem)

@@ -47,11 +47,8 @@ def naming(path):
 
 
 def name_file(problem, path):
-    """Have an OSError name this file: a full disk's names none, others a temporary one, numpy's has words only."""
-    if problem.errno is None:
-        problem.args = (f"{path}: {problem}",)
-    else:
-        problem.filename = str(path)
+    """Have an OSError name this file: a full disk's names none, others a temporary one."""
+    problem.filename = str(path)
 
 
 @contextlib.contextmanager

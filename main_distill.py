@@ -9,6 +9,7 @@ other: use --teach_type onehot for the baseline, not the teacher, which is train
 import os
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import errors
 from files import sha256_of
@@ -117,6 +118,8 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     hardware = experiment.start().hardware
+    if taught:
+        print(*teacher.describe(args.teach_type), sep="\n")
     if args.teach_type == "net":  # placed now that it is decided whether networks are compiled
         target.forward = hardware.forward_of(hardware.place(target.teacher))
     if args.teach_type == "table":
@@ -127,9 +130,10 @@ def main(argv=None) -> Path | None:
         )
     loss = partial(distillation_loss, tau=args.tau if taught else 1.0)
     file = target_file(args, teacher)
-    run, _ = experiment.train(
+    run, state = experiment.train(
         target, loss, teacher=str(teacher.path) if teacher else None, target_sha256=file and sha256_of(file)
     )
+    experiment.tell_result(run, state, f"evaluate.py {quote(str(run.path))}")
     print(run.path)
     return run.path
 

@@ -9,6 +9,7 @@ update. Recording changes nothing of what is learned.
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import errors
 from supervision.targets import OneHot
@@ -67,7 +68,11 @@ def main(argv=None) -> Path | None:
         def watch(run, state):
             return [] if args.record == "none" else make_observers(args, experiment, files, run, state)
 
-        run, _ = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
+        run, state = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
+    evaluate = f"evaluate.py {quote(str(run.path))} --checkpoint epoch_{args.epochs - 1}"
+    experiment.tell_result(
+        run, state, evaluate if args.record == "none" else f"analyze_paths.py {quote(str(run.path))}"
+    )
     print(run.path)
     return run.path
 

@@ -5,6 +5,7 @@ of averaged predictions (q_smooth, the teacher of Filter-KD), at the best epochs
 """
 
 from pathlib import Path
+from shlex import quote
 
 import errors
 from supervision.targets import OneHot
@@ -30,7 +31,15 @@ def main(argv=None) -> Path | None:
         return experiment.print_settings()
 
     experiment.start()
-    run, _ = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau)
+    run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau)
+    teacher = run.path.name if run.path.parent == RESULTS / "Gen_teacher" else run.path
+    given = [f" --{name} {getattr(args, name)}" for name in ("net", "batch_size", "lr", "epochs") if name in args.given]
+    experiment.tell_result(
+        run,
+        state,
+        f"evaluate.py {quote(str(run.path))}",
+        f"main_distill.py --teach_path {quote(str(teacher))} --teach_type table{''.join(given)}",
+    )
     print(run.path)
     return run.path
 

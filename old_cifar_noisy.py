@@ -7,8 +7,10 @@ OHT is trained first; its network at the end teaches KD, its network at the epoc
 ESKD, its table at the end FilterKD, its table at the chosen epoch ES-FilterKD (the published Filter-KD).
 """
 
+import glob
 import time
 from pathlib import Path
+from shlex import quote
 
 import errors
 from models.stacked import STACKED_NETS
@@ -68,8 +70,18 @@ def settle(args, problems):
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings
     project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
+    if args.resume and not {"dataset", "proj_name"} & args.given:
+        project = find_project(name, problems) or project
     args.proj_name = args.proj_name or project
     return RESULTS / args.proj_name / f"run_{name}"
+
+
+def find_project(name, problems):
+    """The folder below results/ that has a run of this name, whatever its data set; None where there is none."""
+    runs = sorted(args.parent for args in RESULTS.glob(f"noisy_*/run_{glob.escape(name)}/args.json"))
+    if len(runs) > 1:
+        problems.add(f"--resume: there are {', '.join(map(str, runs))}; say which by --dataset")
+    return runs[0].parent.name if runs else None
 
 
 def check_at_once(args, problems):
@@ -130,6 +142,8 @@ def main(argv=None) -> Path | None:
                 write_results(whole, results)
         write_results(whole, results)
         print(comparison.report(results, args, curves, folder))
+    one = folder / f"seed_{args.seed}" / args.methods[-1]
+    print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
     print(folder)
     return folder
 

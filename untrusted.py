@@ -76,7 +76,7 @@ def _told(path, what):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd versions of a format
             yield
-    except BadInput:
+    except (BadInput, MemoryError):
         raise
     except Exception as problem:
         raise BadInput(f"{what or f'{path}: cannot be read'} ({reason(problem)}); give an intact file") from None
@@ -135,7 +135,7 @@ def _left_to(group, limit, used, prefix):
 
 @contextlib.contextmanager
 def _bounded_memory(size):
-    """MemoryError where the block takes more than so many bytes (on Linux): what torch lets a pickle call can ask for
+    """ValueError where the block takes more than so many bytes (on Linux): what torch lets a pickle call can ask for
     any number of them."""
     try:
         with open("/proc/self/statm") as f:
@@ -148,6 +148,8 @@ def _bounded_memory(size):
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
     try:
         yield
+    except MemoryError:
+        raise ValueError("MemoryError: it asks for more than a file of its size holds") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

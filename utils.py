@@ -17,7 +17,7 @@ from data.datasets import DATASETS, TEST_SIZE, Dataset, Split, fingerprint, open
 from data.loader import IndexedLoader
 from errors import BadInput, CheckedParser, one_of
 from models import NETS
-from training.device import pick_device
+from training.device import pick_device, usable_cpus
 
 EVAL_BATCH = 500
 
@@ -57,7 +57,12 @@ def experiment_parser(description, **defaults):
     )
     flag("--skip_bad", action="store_true", help="folder, tinyimagenet: leave out images that cannot be read")
     flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
-    flag("--num_work", type=errors.whole, default=4, help="worker processes for images that do not fit in memory")
+    flag(
+        "--num_work",
+        type=errors.whole,
+        default=min(4, usable_cpus()),
+        help="worker processes for images that do not fit in memory (as many as processors, up to 4)",
+    )
 
     flag = parser.add_argument_group("label noise").add_argument
     flag("--ny_ratio", type=errors.share, default=0.0, help="share of training labels drawn to be noisy")

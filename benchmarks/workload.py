@@ -100,7 +100,7 @@ class Product:
         table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
         self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
         self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
-        bar = ProgressBar(len(experiment.train_loader), args.epochs)
+        bar = ProgressBar(self.state, len(experiment.train_loader), args.epochs)
         self.observers = [TableUpdater(table, args.filt_tau), *more, bar]
 
     def epoch(self):

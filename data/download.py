@@ -3,7 +3,6 @@
 python data/download.py cifar10h|cifar10n|tinyimagenet [--data_dir ./datasets] [--url URL]
 """
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -20,7 +19,7 @@ from tqdm import tqdm
 if __name__ == "__main__":  # run as a script: the path starts at data/, errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import BadInput, Problems, RunFailure, run_script
+from errors import BadInput, CheckedParser, RunFailure, one_of, run_script
 
 CIFAR_H = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/"
 CIFAR_N = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
@@ -131,23 +130,24 @@ def _is_safe(member):
     return inside and kind in (0, stat.S_IFREG, stat.S_IFDIR)  # 0: packed on a system without Unix modes
 
 
-def main(argv=None):
-    def complain(message):  # in place of argparse's usage and exit
-        raise BadInput(message)
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.error = complain
-    parser.add_argument("dataset", choices=SOURCES, help="what to fetch")
-    parser.add_argument("--data_dir", type=Path, default=Path("datasets"), help="where it goes (./datasets)")
+def make_parser():
+    parser = CheckedParser(description=__doc__)
+    parser.add_argument("dataset", help="what to fetch", **one_of(SOURCES))
+    parser.add_argument("--data_dir", default="datasets", help="where it goes")
     parser.add_argument("--url", help="another address: of the file, or of the folder of several files")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args, problems = make_parser().parse_collecting(argv)
+    problems.stop_if_any()
+    args.data_dir = Path(args.data_dir)
 
     sources, folder = SOURCES[args.dataset], args.data_dir / TINY_IMAGENET
     results = [args.data_dir / name for name, _, _ in sources]
     is_tiny = args.dataset == "tinyimagenet"
     if is_tiny and os.path.lexists(folder):  # extracted before: the zip is not needed again
         sources = []
-    problems = Problems()  # all of them before the first byte is fetched
     if args.url is not None and not args.url.lower().startswith(("http://", "https://", "file://")):
         problems.add(f"--url {args.url}: not an address; it starts with http://, https:// or file://")
     if args.data_dir.exists() and not args.data_dir.is_dir():

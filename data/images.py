@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
-from errors import BadInput
+from errors import BadInput, is_out_of_memory
 from untrusted import available_memory, printable, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -190,6 +190,8 @@ class FolderImages:
             try:
                 pixels[place] = self.decode_row(row)
             except Exception as problem:  # Pillow raises many kinds for damaged files
+                if is_out_of_memory(problem):
+                    raise
                 problems[int(row)] = problem
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock

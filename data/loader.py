@@ -1,5 +1,7 @@
 """The indexed loader: batches of (x, y, ny, idx), normalised, on the device, no sample dropped."""
 
+import atexit
+import contextlib
 import copy
 import signal
 
@@ -8,7 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from data import augment
 from data.images import FolderImages
-from errors import RunFailure
+from errors import RunFailure, is_out_of_memory
 from untrusted import printable, reason
 
 NCHW = torch.contiguous_format
@@ -108,7 +110,7 @@ class IndexedLoader:
 
     def _stream(self, rows):
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
-        reader = DataLoader(
+        loader = DataLoader(
             _DecodedRows(self.images),
             batch_sampler=rows,
             num_workers=self.num_workers,
@@ -117,11 +119,13 @@ class IndexedLoader:
             collate_fn=_collate,
             worker_init_fn=_ignore_signals,
         )
-        for images in reader:
-            if isinstance(images, str):
-                raise RunFailure(images)
-            # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
-            yield images.to(self.device, non_blocking=self.device.type == "cuda")
+        reader = iter(loader)
+        with _ended_with_the_block(reader):
+            for images in reader:
+                if isinstance(images, str):
+                    raise RunFailure(images)
+                # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
+                yield images.to(self.device, non_blocking=self.device.type == "cuda")
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""
@@ -169,6 +173,8 @@ class _DecodedRows:
         try:
             return torch.from_numpy(self.images.decode_row(row).copy())
         except Exception as problem:  # raised in a worker, it would come out as a traceback
+            if is_out_of_memory(problem):
+                raise
             path = printable(str(self.images.root / self.images.paths[row]))
             return f"{path}: cannot be read ({reason(problem)}); mend it, or give --skip_bad"
 
@@ -176,6 +182,30 @@ class _DecodedRows:
 def _collate(pixels):
     problems = [p for p in pixels if isinstance(p, str)]
     return problems[0] if problems else default_collate(pixels)
+
+
+@contextlib.contextmanager
+def _ended_with_the_block(reader):
+    """Whatever happens, no worker of a DataLoader's iterator outlives the block, nor keeps the process from ending.
+
+    One that waits for what a dead one held never ends by itself, and ignores what torch and Python end it with.
+    """
+
+    def end():
+        reader._shutdown_workers()
+        for worker in reader._workers:
+            if worker.is_alive():
+                worker.kill()
+
+    if not hasattr(reader, "_workers"):  # this process itself reads
+        yield
+        return
+    atexit.register(end)  # a generator that an exception left suspended is closed too late
+    try:
+        yield
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def _ignore_signals(worker):

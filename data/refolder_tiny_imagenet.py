@@ -7,7 +7,6 @@ classes in val/val_annotations.txt. Everything is checked before the first image
 renamed, each to the one place it belongs, so a run that was cut off is finished by the next.
 """
 
-import argparse
 import os
 import sys
 from collections import defaultdict
@@ -18,7 +17,7 @@ from tqdm import tqdm
 if __name__ == "__main__":  # run as a script: the path starts at data/, errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import BadInput, run_script
+from errors import BadInput, CheckedParser, run_script
 
 AGAIN = "; extract the download again"
 
@@ -138,20 +137,18 @@ def _examples(files, shown=5):
     return ", ".join(str(file) for file in files[:shown]) + more
 
 
-def main(argv=None):
-    def complain(message):  # in place of argparse's usage and exit
-        raise BadInput(message)
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.error = complain
+def make_parser():
+    parser = CheckedParser(description=__doc__)
     parser.add_argument(
-        "dir",
-        nargs="?",
-        type=Path,
-        default=Path("datasets/tiny-imagenet-200"),
-        help="the data set's folder, or its parent (./datasets/tiny-imagenet-200)",
+        "dir", nargs="?", default="datasets/tiny-imagenet-200", help="the data set's folder, or its parent"
     )
-    folder = find_folder(parser.parse_args(argv).dir)
+    return parser
+
+
+def main(argv=None):
+    args, problems = make_parser().parse_collecting(argv)
+    problems.stop_if_any()
+    folder = find_folder(args.dir)
     moved = refolder(folder)
     print(f"moved {moved:,} images; {len(class_ids(folder))} classes")
     print(folder)

@@ -207,11 +207,8 @@ def _whole_file(path):
             f.flush()
             os.fsync(f.fileno())
         os.replace(partial, path)
-    except OSError as problem:  # a full disk's error names no file, and numpy's has words only
-        if problem.errno is None:
-            problem.args = (f"{path}: {problem}",)
-        elif problem.filename is None:
-            problem.filename = str(path)
+    except OSError as problem:  # a full disk's error names no file
+        problem.filename = problem.filename or str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)

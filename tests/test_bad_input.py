@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+import analyze_paths
+import cifar10h_gen_path
 import errors
+import evaluate
 import main_distill
+import main_gen_path
 import main_gen_teacher
 import old_cifar_noisy
+from data import download, refolder_tiny_imagenet
 from models import build_model
 
 SCRIPTS = {
@@ -314,6 +319,60 @@ def test_a_run_that_diverges_fails_in_a_line_with_exit_code_one(quick, workplace
     assert found.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the loss is no longer finite") and "--lr" in line
+
+
+# ------------------------------------------------------------------------------------- all flags of all scripts
+
+PARSERS = {
+    script.__name__: script.make_parser()
+    for script in (main_gen_teacher, main_distill, main_gen_path, cifar10h_gen_path, old_cifar_noisy)
+    + (evaluate, analyze_paths, download, refolder_tiny_imagenet)
+}
+FLAGS = [(script, action) for script, parser in PARSERS.items() for action in parser._actions if action.nargs != 0]
+
+
+def parse(script, action, value):
+    """(args, mistakes) of a script's one flag, or of its one argument without a name."""
+    nameless = ["cifar10h"] if any(not other.option_strings for other in PARSERS[script]._actions) else []
+    given = [*nameless, f"{action.option_strings[-1]}={value}"] if action.option_strings else [value]
+    args, problems = PARSERS[script].parse_collecting(given)
+    return args, problems.messages
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+@pytest.mark.parametrize("script, action", FLAGS, ids=[f"{script} {action.dest}" for script, action in FLAGS])
+def test_an_empty_value_of_any_flag_is_a_mistake(script, action, value):
+    _, messages = parse(script, action, value)
+    (message,) = [message for message in messages if "empty" in message]
+    assert action.dest in message.split(":")[0]
+
+
+@pytest.mark.parametrize("script, action", FLAGS, ids=[f"{script} {action.dest}" for script, action in FLAGS])
+def test_a_tilde_is_the_home_folder_in_every_flag_that_takes_text(script, action, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    args, messages = parse(script, action, "~/x.npz")
+    if action.type is None:
+        assert getattr(args, action.dest) == "/home/someone/x.npz"
+    else:  # a number, a name, one of some
+        assert messages
+
+
+@pytest.mark.parametrize("script", PARSERS)
+def test_a_wrong_flag_gets_a_word_of_advice(script):
+    for action in PARSERS[script]._actions:
+        for flag in action.option_strings[-1:]:
+            _, problems = PARSERS[script].parse_collecting([f"{flag}_", "cifar10h", "cifar10h"])
+            (message,) = [message for message in problems.messages if message.startswith(f"{flag}_:")]
+            assert flag in message
+
+
+@pytest.mark.parametrize("script", ["main_gen_teacher", "main_distill"])
+def test_an_empty_flag_trains_on_nothing_else(script, workplace, capsys):
+    with pytest.raises(SystemExit) as found:
+        errors.run_script(lambda: {"main_gen_teacher": main_gen_teacher, "main_distill": main_distill}[script].main(
+            [*DIGITS, "--ny_file", "", "--epochs", "1", *(["--teach_path", ""] * (script == "main_distill"))]
+        ))  # fmt: skip
+    assert found.value.code == 2 and not os.listdir(workplace)
 
 
 # ------------------------------------------------------------------------------------------- as programs

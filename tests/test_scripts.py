@@ -20,10 +20,12 @@ from errors import BadInput, NeedsDownload
 from files import read_json
 from models import build_model
 from supervision.losses import cross_entropy, distillation_loss
+from supervision.table import PredictionTable
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
 from training import experiment, loop, run_folder
 from training.device import Hardware
 from training.run_folder import read_args
+from training.teacher import Teacher
 
 QUICK_STUDENT = "--net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
 DATA = "--dataset digits --train_size 200 --ny_ratio 0.4".split()
@@ -123,12 +125,12 @@ def names(folder):
 PUBLISHED = {
     main_gen_teacher: dict(
         lr=0.1, scheduler="cosine", epochs=200, net="resnet18", dataset="cifar10", ny_ratio=0, batch_size=250,
-        seed=10086, proj_name="Gen_teacher", num_work=4, smoothing=0.05, filt_tau=1, momentum=0.9, weight_decay=5e-4,
+        seed=10086, proj_name="Gen_teacher", smoothing=0.05, filt_tau=1, momentum=0.9, weight_decay=5e-4,
         save_epochs=[4, 50, 78, 118, 158, 178, 199],
     ),
     main_distill: dict(
         lr=0.1, scheduler="cosine", epochs=200, net="resnet18", dataset="cifar10", ny_ratio=0, batch_size=256,
-        seed=10086, num_work=4, smoothing=0.05, tau=1, teach_path="resnet18cifar100_cosine", teach_type="net",
+        seed=10086, smoothing=0.05, tau=1, teach_path="resnet18cifar100_cosine", teach_type="net",
     ),
     old_cifar_noisy: dict(
         lr=0.1, batch_size=128, seed=10086, smoothing=0.05, temp=1, epochs=100, net="resnet18", dataset="cifar100",
@@ -293,6 +295,39 @@ def test_the_teachers_network_is_placed_when_it_is_decided_whether_networks_are_
     monkeypatch.setattr(Hardware, "place", lambda self, model: placed.append(self.compiled) or place(self, model))
     distill("--teach_path", TEACHER, "--teach_type", "net", "--run_name", "placed")
     assert placed == [False, False]  # teacher and student
+
+
+@pytest.mark.parametrize("teach_type, ending", [("net", "pt"), ("table", "npy")])
+def test_a_student_says_who_teaches_it(in_lab, distill, teacher_path, capsys, teach_type, ending):
+    chosen = max(range(2), key=lambda epoch: float(read_csv(teacher_path / "metrics.csv")[epoch]["valid_acc"]))
+    for name, epoch in (("best_acc", chosen), ("epoch_1", 1)):
+        row = read_csv(teacher_path / "metrics.csv")[epoch]
+        distill(
+            "--teach_path",
+            TEACHER,
+            "--teach_type",
+            teach_type,
+            "--teach_name",
+            name,
+            "--run_name",
+            "asks",
+            "--overwrite",
+        )
+        out = capsys.readouterr().out.splitlines()
+        (said,) = [line for line in out if f"{TEACHER}/{name}.{ending}" in line]
+        assert teach_type in said and f"epoch {epoch}," in said
+        assert f"{float(row['valid_acc']):.4f}" in said and f"{float(row['test_acc']):.4f}" in said
+        hints = [line for line in out if line.startswith("hint: ")]
+        assert len(hints) == (teach_type == "table")
+        assert all(f"{0.95**epoch:.2f}" in hint for hint in hints)
+
+
+@pytest.mark.parametrize("epoch, hinted", [(0, True), (27, True), (28, False), (199, False)])  # .95^27 is .2503
+def test_a_table_is_an_early_one_while_the_first_prediction_weighs_much(teacher_path, tmp_path, epoch, hinted):
+    folder = shutil.copytree(teacher_path, tmp_path / "teacher")
+    table = PredictionTable.load(folder / "best_acc.npy")
+    table.save(folder / "best_acc.npy", {"epoch": epoch})
+    assert any("hint" in line for line in Teacher(folder, "table", "best_acc").describe("table")) == hinted
 
 
 def test_run_project_and_teacher_name_make_the_folder(in_lab, distill):
@@ -573,6 +608,27 @@ def test_chosen_methods_run_alone_and_bring_the_teacher_they_need(quick, workpla
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == "results/noisy_digits/run_filter"
     assert [row["method"] for row in read_csv(folder / "results.csv")] == ["OHT", "FilterKD"]
+
+
+def test_a_comparison_is_gone_on_with_by_its_name_alone(quick, workplace, capsys):
+    flags = ("--methods", "OHT", "--epochs", 1, "--path", "x[1]")
+    folder = old_cifar_noisy.main(quick("--ny_ratio", 0.4, *flags))
+    assert old_cifar_noisy.main(["--resume", "--path", "x[1]", "--check"]) is None
+    out = capsys.readouterr().out
+    assert 'dataset: "digits"' in out and "ny_ratio: 0.4" in out and f"would write {folder}\n" in out
+    assert "nothing to go on with" not in out
+    other = shutil.copytree(folder, "results/noisy_cifar100_notempsquare/run_x[1]")
+    with pytest.raises(BadInput) as found:
+        old_cifar_noisy.main(["--resume", "--path", "x[1]"])
+    assert str(folder) in str(found.value) and str(other) in str(found.value) and "--dataset" in str(found.value)
+
+
+def test_resume_where_there_is_nothing_starts_and_says_so_first(quick, workplace, capsys):
+    folder = main_gen_teacher.main(quick("--epochs", 1, "--resume"))
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{folder}: ") and "nothing to go on with" in first
+    main_gen_teacher.main(quick("--epochs", 1, "--resume"))
+    assert "nothing to go on with" not in capsys.readouterr().out
 
 
 def test_without_a_name_a_run_is_called_by_its_time_and_settings(quick, workplace):

@@ -474,7 +474,7 @@ def test_values_that_cannot_be_read_are_broken_and_have_their_default():
 def test_published_defaults_and_a_scripts_own():
     args = parse()
     published = {"lr": 0.1, "scheduler": "cosine", "epochs": 200, "net": "resnet18", "dataset": "cifar10"}
-    published |= {"ny_ratio": 0, "batch_size": 250, "seed": 10086, "num_work": 4, "momentum": 0.9, "weight_decay": 5e-4}
+    published |= {"ny_ratio": 0, "batch_size": 250, "seed": 10086, "momentum": 0.9, "weight_decay": 5e-4}
     assert {name: getattr(args, name) for name in published} == published
     assert parse(epochs=10, seed=1).epochs == 10
     assert parse("--epochs 3", epochs=10).epochs == 3

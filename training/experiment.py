@@ -102,6 +102,8 @@ class Experiment:
     def start(self):
         """Load the data (downloading what is absent), say what it is, make the loaders."""
         self.hardware.apply()
+        if self.args.resume and not self.before:
+            print(f"{self.folder}: there is nothing to go on with yet; the run starts")
         if self.data is None:
             self.data = load_data(self.args, self.dataset)
             if self._also_check:
@@ -170,6 +172,16 @@ class Experiment:
         """Train one of training()'s to its end."""
         fit(t.state, t.run, self.args, self.hardware, t.target, t.valid, t.test, loss=loss, observers=t.observers)
 
+    def tell_result(self, run, state, *commands):
+        """At the end: what came out, and what can be done with it."""
+        last = state.rows[-1]
+        print(f"last epoch, {last['epoch']}: {_accuracies(last)}")
+        if self.selects:
+            epoch, _ = state.best["acc"]
+            print(f"best epoch, {epoch}: {_accuracies(state.rows[epoch])}")
+        for command in commands:
+            print(f"next: python {command}")
+
     @contextlib.contextmanager
     def training(self, target, *, temperature=1.0, path=None, watch=None, log=print, label="", **resolved):
         """A Training of a fresh network on a p_tar object, or of one that is gone on with, in a run folder at path.
@@ -187,8 +199,8 @@ class Experiment:
             observers = [
                 *([TableUpdater(table, temperature)] if self.selects else []),
                 *(watch(run, state) if watch else []),
-                *([ProgressBar(len(self.train_loader), args.epochs, label)] if label is not None else []),
-                EpochLog(state, log),
+                *([ProgressBar(state, len(self.train_loader), args.epochs, label)] if label is not None else []),
+                EpochLog(state, args.epochs, log),
             ]
             run.restore(state)
             if state.update:
@@ -233,6 +245,11 @@ class Experiment:
             norm=args.norm,
             pretrained=args.pretrained,
         )
+
+
+def _accuracies(row):
+    named = {"valid_acc": "validation", "test_acc": "test"}
+    return ", ".join(f"{what} accuracy {row[name]:.4f}" for name, what in named.items() if name in row)
 
 
 def _progress(state, args):

@@ -1,13 +1,17 @@
 """Whatever looks on while a network trains: the table, progress, logs, tracking."""
 
+import http.client
+import urllib.error
+import urllib.request
 import uuid
 
 import torch
 from tqdm import tqdm
 
-from errors import BadInput
+from errors import BadInput, RunFailure
 from training.loop import predict, probabilities
 from training.run_folder import RESULTS
+from untrusted import reason
 
 
 class TableUpdater:
@@ -67,45 +71,82 @@ class PathBeforeUpdates(_WatchedPath):
 
 
 class ProgressBar:
-    """A bar an epoch; quiet when standard error is not a terminal."""
+    """A bar an epoch, with the best epoch so far and the time left; quiet when standard error is not a terminal."""
 
-    def __init__(self, updates_per_epoch, epochs, label=""):
-        self.total, self.epochs, self.label, self.bar = updates_per_epoch, epochs, label, None
+    def __init__(self, state, updates_per_epoch, epochs, label=""):
+        self.state, self.total, self.epochs, self.label, self.bar = state, updates_per_epoch, epochs, label, None
 
     def after_forward(self, update, epoch, idx, logits):
+        name = f"{self.label} epoch {epoch}/{self.epochs - 1}".strip()
         if self.bar is None:
-            name = f"{self.label} epoch {epoch + 1}/{self.epochs}".strip()
             self.bar = tqdm(total=self.total, desc=name, initial=update % self.total, disable=None, leave=False)
+            self.bar.set_postfix_str(self._so_far(), refresh=False)
         self.bar.update()
+        if (update + 1) % self.total == 0:
+            self.bar.set_description(f"{name}, evaluating")
 
     def after_epoch(self, epoch, model):
         if self.bar is not None:
             self.bar.close()
         self.bar = None
 
+    def _so_far(self):
+        if not self.state.rows:
+            return ""
+        epoch, accuracy = self.state.best["acc"]
+        return f"best {accuracy:.4f} in epoch {epoch}, {time_left(self.state.rows, self.epochs)}"
+
 
 class EpochLog:
-    """A line of figures an epoch, handed to `write` (print, or a file's)."""
+    """A line of figures an epoch, within 100 columns, handed to `write` (print, or a file's).
 
-    def __init__(self, state, write):
-        self.state, self.write = state, write
+    Accuracies are by the given labels; a * is at the best so far of those that choose epochs.
+    """
+
+    def __init__(self, state, epochs, write):
+        self.state, self.epochs, self.write = state, epochs, write
 
     def after_epoch(self, epoch, model):
-        row = self.state.rows[-1]
-        parts = [f"epoch {epoch:3d}", f"lr {row['lr']:.5f}", f"train loss {row['train_loss']:.4f}"]
-        for name in ("train_acc_noisy", "valid_acc", "test_acc", "test_ece"):
-            if name in row:
-                parts.append(f"{name.replace('_acc', '').replace('_', ' ')} {row[name]:.4f}")
-        self.write("  ".join(parts) + f"  {row['seconds']:.1f} s")
+        row, last = self.state.rows[-1], self.epochs - 1
+        parts = [f"epoch {epoch:{len(str(last))}d}/{last}", f"lr {row['lr']:.3g}", f"loss {row['train_loss']:.4g}"]
+        chooser = "valid_acc" if "valid_acc" in row else "test_acc"
+        for name, column in (("train", "train_acc_noisy"), ("valid", "valid_acc"), ("test", "test_acc")):
+            if column in row:
+                mark = "*" if column == chooser and self.state.best["acc"][0] == epoch else ""
+                parts.append(f"{name} {row[column]:.4f}{mark}")
+        left = f", {time_left(self.state.rows, self.epochs)}" if epoch < last else ""
+        digits = 1 if row["seconds"] < 100 else 0
+        self.write("  ".join(parts) + f"  {row['seconds']:.{digits}f} s{left}")
+
+
+def time_left(rows, epochs):
+    """In words, how long the epochs to come take, if they take as long as the last few."""
+    seconds = [row["seconds"] for row in rows[-5:]]
+    left = sum(seconds) / len(seconds) * (epochs - 1 - rows[-1]["epoch"])
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if left >= length:
+            return f"{left / length:.1f} {unit} left"
+    return f"{left:.0f} s left"
 
 
 def check_tracking(args):
-    """BadInput when --wandb online cannot work: no package, or nobody logged in."""
+    """BadInput when --wandb online cannot work: nobody is logged in, the key is none, or there is no way there."""
     if args.wandb == "online":
         import wandb
 
-        if not wandb.api.api_key:
-            raise BadInput("--wandb online: nobody is logged in; run wandb login, or use --wandb offline")
+        advice = "run wandb login, or use --wandb offline"
+        key, server = wandb.api.api_key, wandb.setup().settings.base_url
+        if not key:
+            raise BadInput(f"--wandb online: nobody is logged in; {advice}")
+        if len(key) < 40:
+            raise BadInput(f"--wandb online: the key has {len(key)} characters, real ones have 40 or more; {advice}")
+        try:
+            urllib.request.urlopen(server, timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            why = getattr(problem, "reason", problem)
+            raise BadInput(f"--wandb online: {server} cannot be reached ({why}); use --wandb offline") from None
 
 
 class WandbTracker:
@@ -122,15 +163,20 @@ class WandbTracker:
         settings = {name: value for name, value in vars(args).items() if name != "given"}
         name = run_path.relative_to(RESULTS / args.proj_name).as_posix()  # of a comparison: its seed and method too
         state.tracking = state.tracking or uuid.uuid4().hex  # a resumed run goes on under the same id
-        self.run = wandb.init(
-            project=args.proj_name,
-            name=name,
-            mode=args.wandb,
-            dir=str(run_path),
-            config=settings,
-            id=state.tracking,
-            resume="allow",
-        )
+        try:
+            self.run = wandb.init(
+                project=args.proj_name,
+                name=name,
+                mode=args.wandb,
+                dir=str(run_path),
+                config=settings,
+                id=state.tracking,
+                resume="allow",
+            )
+        except wandb.errors.Error as problem:
+            raise RunFailure(
+                f"--wandb {args.wandb}: {reason(problem)}; the same command with --resume --wandb offline goes on"
+            ) from None
 
     def after_epoch(self, epoch, model):
         row, best = self.state.rows[-1], self.state.best

@@ -21,7 +21,7 @@ import torchvision
 
 from data.datasets import TEST_SIZE
 from data.noise import split_file_and_key
-from errors import BadInput, RunFailure
+from errors import BadInput, RunFailure, is_out_of_memory
 from files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
 from models import build_model
 from training.device import DECIDING
@@ -179,6 +179,8 @@ class RunFolder:
             differ = [name for name in DECIDING if hardware[name] != self.hardware[name]]
             state.load_state_dict(last)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as problem:
+            if is_out_of_memory(problem):
+                raise
             raise BadInput(
                 f"{file}: does not belong to this run, or an earlier version wrote it ({reason(problem)}); "
                 "take an intact copy, or start anew with --overwrite"
@@ -224,7 +226,10 @@ class RunFolder:
                     self._write_metrics(state, open_file)
             if with_last:
                 self._saved_at, state.saved_at = time.monotonic(), state.update
-        except RuntimeError as problem:  # what torch.save makes of a full disk
+        except RuntimeError as problem:
+            if "inline_container" not in str(problem) and "unexpected pos" not in str(problem):
+                raise
+            # what torch.save makes of a full disk
             raise RunFailure(f"{self.path / 'last.pt'}: cannot be written, is the disk full? ({problem})") from problem
 
     def _write_metrics(self, state, open_file):

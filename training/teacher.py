@@ -1,6 +1,8 @@
 """A finished run as a teacher: finding it, inheriting its data settings, reading its network or its table."""
 
 import contextlib
+import csv
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +12,8 @@ from files import read_json
 from models import build_model, check_net, load_weights
 from supervision.table import PredictionTable, sidecar_path
 from training.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
+
+EARLY = 0.25  # weight of the first prediction from which a table counts as an early one
 
 
 class Teacher:
@@ -58,11 +62,42 @@ class Teacher:
         if self.args is not None:
             check_sizes(f"the teacher in {self.path}", self.args["resolved"], data.dataset)
             _compare(f"the teacher in {self.path}", self.args["resolved"], data)
-        if self.table_path and sidecar_path(self.table_path).exists():
-            sidecar = {}
-            with contextlib.suppress(BadInput):  # read_table says it when the .json is damaged
-                sidecar = read_json(sidecar_path(self.table_path))
-            _compare(self.table_path, sidecar, data)
+        if self.table_path:
+            _compare(self.table_path, self._sidecar(self.table_path), data)
+
+    def describe(self, teach_type):
+        """Who teaches, in lines for a person: which file, of which epoch, how accurate; a hint where it is early."""
+        file = self.path / f"{self.name}{'.npy' if teach_type == 'table' else '.pt'}"
+        sidecar = self._sidecar(self.path / f"{self.name}.npy")  # of the same epoch as the network
+        named = re.fullmatch(r"epoch_(\d+)", self.name)
+        epoch = int(named[1]) if named else sidecar.get("epoch")
+        what = "network" if teach_type == "net" else teach_type
+        lines = [f"the teacher is the {what} {file}" + ("" if epoch is None else f", of epoch {epoch}")]
+        lines[0] += self._accuracies(epoch)
+        if teach_type == "table" and epoch is not None and "smoothing" in sidecar:
+            first = (1 - sidecar["smoothing"]) ** epoch  # it was stored, then averaged once an epoch
+            if first >= EARLY:
+                lines.append(
+                    f"hint: each sample's first prediction still weighs {first:.2f} in it, (1 - smoothing)^epoch; "
+                    "a table of a later epoch has averaged more (--teach_name)"
+                )
+        return lines
+
+    def _accuracies(self, epoch):
+        """Of an epoch, in words, where the teacher's folder says them."""
+        found = {}
+        with contextlib.suppress(OSError, ValueError), open(self.path / "metrics.csv", encoding="utf-8") as f:
+            row = next((row for row in csv.DictReader(f) if row.get("epoch") == str(epoch)), {})
+            columns = {"validation": "valid_acc", "test": "test_acc"}
+            found = {name: float(row[column]) for name, column in columns.items() if row.get(column)}
+        return "".join(f", {name} accuracy {accuracy:.4f}" for name, accuracy in found.items())
+
+    @staticmethod
+    def _sidecar(table):
+        """What the .json beside a table says; nothing where there is none, or a damaged one."""
+        with contextlib.suppress(BadInput):  # read_table says it when the .json is damaged
+            return read_json(sidecar_path(table))
+        return {}
 
     def file(self, ending):
         """Its checkpoint (.pt) or table (.npy). BadInput when that is missing or damaged."""

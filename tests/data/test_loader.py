@@ -1,6 +1,13 @@
 """data/loader.py: every sample once an epoch, its idx its own for ever, the same batches however they are read."""
 
+import contextlib
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import errors
 from data.images import FolderImages
 from data.loader import IndexedLoader
 from errors import RunFailure
@@ -234,6 +242,60 @@ def test_a_file_found_damaged_while_streaming_is_named(tmp_path, write_images, n
     with pytest.raises(RunFailure) as found:
         epoch(loader)
     assert str(tmp_path / "4.png") in str(found.value) and "Traceback" not in str(found.value)
+
+
+class Deadly(FolderImages):
+    """A worker that decodes row 4 dies as the system's killer of processes short of memory has it, or raises."""
+
+    ends = "killed"
+
+    def decode_row(self, row):
+        if row == 4 and self.ends != "trained":
+            if self.ends == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise MemoryError
+        return super().decode_row(row)
+
+
+def read_deadly(folder, ends):
+    """A run's life around a loader whose workers die; its exit code is 1 and it ends."""
+    images = folder_images(folder)
+    images = Deadly(images.root, images.paths, 16, 3)
+    images.ends = ends
+    rows = np.arange(21)
+    loader = IndexedLoader(images, rows, rows, rows, 2, MEAN, STD, "cpu", num_workers=2)
+    if ends == "trained":  # the workers are well, and training it is that breaks while they read on
+        batches = iter(loader)
+        next(batches)
+        sys.modules["kept"] = batches  # as a traceback keeps it
+        sys.exit(7)
+    errors.run_script(lambda: epoch(loader))
+
+
+@pytest.mark.parametrize("ends, words", [("killed", "--num_work"), ("raised", "out of memory")])
+def test_a_worker_that_dies_or_raises_ends_the_run_with_a_message(folder, ends, words, capsys):
+    with pytest.raises(SystemExit) as found:
+        read_deadly(folder, ends)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert found.value.code == 1 and line.startswith("error: ") and words in line
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_ends_though_its_workers_read_on(folder):
+    """Python would wait for them for ever: they ignore the signal that it ends them with."""
+    code = f"import pathlib, tests.data.test_loader as t; t.read_deadly(pathlib.Path({str(folder)!r}), 'trained')"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(errors.__file__).parent, start_new_session=True)
+    try:
+        assert process.wait(120) == 7
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_there_are_as_many_workers_as_processors_up_to_four(monkeypatch):
+    for processors, workers in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr("utils.usable_cpus", lambda n=processors: n)
+        assert experiment_parser("test").parse_args([]).num_work == workers
 
 
 # ------------------------------------------------------------------- idx from the flags to the last batch

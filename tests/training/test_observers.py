@@ -1,14 +1,17 @@
 """What looks on: a bar that is quiet in a file, a log, and tracking under the published keys."""
 
+import http.server
 import io
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from training.observers import EpochLog, ProgressBar, WandbTracker
+from errors import BadInput, RunFailure
+from training.observers import EpochLog, ProgressBar, WandbTracker, check_tracking, time_left
 
 ROW = {
     "epoch": 0, "lr": 0.1, "train_loss": 2.0, "train_acc_noisy": 0.25, "train_acc_clean": 0.5, "train_ece": 0.125,
@@ -94,7 +97,7 @@ def test_a_resumed_run_is_tracked_under_its_own_id(wandb):
 
 def test_a_bar_is_quiet_where_there_is_no_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    bar = ProgressBar(updates_per_epoch=3, epochs=2)
+    bar = ProgressBar(SimpleNamespace(rows=[]), updates_per_epoch=3, epochs=2)
     for epoch in range(2):
         for update in range(3):
             bar.after_forward(update, epoch, None, None)
@@ -104,6 +107,76 @@ def test_a_bar_is_quiet_where_there_is_no_terminal(monkeypatch):
 
 def test_the_log_has_a_line_an_epoch():
     lines = []
-    EpochLog(state_after(0), lines.append).after_epoch(0, None)
+    EpochLog(state_after(0), 200, lines.append).after_epoch(0, None)
     (line,) = lines
-    assert line.startswith("epoch   0  lr 0.10000") and "valid 0.3750" in line and "test 0.6250" in line
+    assert line.startswith("epoch   0/199  lr 0.1  ") and "valid 0.3750*" in line and "test 0.6250" in line
+    assert line.endswith("1.5 s, 5.0 min left")  # 199 epochs of 1.5 s
+
+
+def test_the_longest_line_of_the_log_has_100_columns():
+    row = {**ROW, "epoch": 100, "lr": 0.000987654, "train_loss": 12.3456, "seconds": 1234.5}
+    lines = []
+    EpochLog(SimpleNamespace(rows=[row], best={"acc": (100, 0.375)}), 200, lines.append).after_epoch(100, None)
+    assert len(lines[0]) <= 100
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_says_the_epoch_as_the_log_does_the_best_so_far_and_when_it_evaluates(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = ProgressBar(state_after(0), updates_per_epoch=3, epochs=5)
+    for update in range(3, 6):
+        bar.after_forward(update, 1, None, None)
+        assert ("evaluating" in sys.stderr.getvalue()) == (update == 5)
+    bar.after_epoch(1, None)
+    said = sys.stderr.getvalue()
+    assert "epoch 1/4" in said and "best 0.3750 in epoch 0, 6 s left" in said
+
+
+@pytest.mark.parametrize(
+    "seconds, epochs, words", [(1, 51, "50 s"), (1, 121, "2.0 min"), (60, 121, "2.0 h"), (1000, 201, "2.3 d")]
+)
+def test_time_left_is_that_of_as_many_epochs_as_are_to_come(seconds, epochs, words):
+    assert time_left([{"epoch": 0, "seconds": seconds}], epochs) == f"{words} left"
+
+
+# --------------------------------------------------------------------------------------- tracking that cannot be
+
+
+def online(monkeypatch, key, server):
+    fake = SimpleNamespace(
+        api=SimpleNamespace(api_key=key), setup=lambda: SimpleNamespace(settings=SimpleNamespace(base_url=server))
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    check_tracking(settings(wandb="online"))
+
+
+@pytest.fixture
+def server():
+    """An address that answers, with an error."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{answering.server_port}"
+        answering.shutdown()
+
+
+@pytest.mark.parametrize("key, words", [(None, "logged in"), ("abc", "3 characters")])
+def test_tracking_online_needs_a_key(monkeypatch, key, words):
+    with pytest.raises(BadInput, match=f"--wandb online.*{words}"):
+        online(monkeypatch, key, "http://127.0.0.1:9")
+
+
+def test_tracking_online_needs_a_server_that_answers(monkeypatch, server):
+    with pytest.raises(BadInput, match="--wandb online: http://127.0.0.1:9 cannot be reached.*--wandb offline"):
+        online(monkeypatch, 40 * "a", "http://127.0.0.1:9")  # the discard port: refused at once
+    online(monkeypatch, 40 * "a", server)
+
+
+def test_tracking_that_is_refused_ends_the_run_in_a_line(wandb, monkeypatch):
+    wandb.errors = SimpleNamespace(Error=KeyError)
+    monkeypatch.setattr(wandb, "init", lambda **settings: {}["no such user"])
+    with pytest.raises(RunFailure, match="no such user.*--resume --wandb offline"):
+        WandbTracker(state_after(0), settings(), Path("results/Gen_teacher/x"))
