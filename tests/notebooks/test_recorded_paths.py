@@ -36,6 +36,15 @@ def test_right_and_wrong_predictions_are_told_by_the_clean_label(run):
     np.testing.assert_allclose(rp.error_at(run, 1, 2)[:50], expected, atol=1e-6)
 
 
+def test_a_zig_zag_goes_by_the_clean_class_and_ends_at_the_wrong_label():
+    """Of classes 0, 1, 2: given label 0, clean label 1 (but of the last)."""
+    ways = [[1, 2, 0], [2, 1, 0], [0, 0, 0], [1, 0, 1], [2, 2, 0], [0, 1, 0]]
+    path = np.eye(3, dtype=np.float32)[ways] * 0.7 + 0.1
+    run = Analysis(Recorded("ways", path, np.zeros(6, int), list("abc"), clean=np.array([1, 1, 1, 1, 1, 0])))
+    np.testing.assert_array_equal(rp.predictions(run), ways)
+    assert rp.zigzags(run).tolist() == [True, True, False, False, False, False]
+
+
 def test_groups_leave_out_what_was_not_trained_on(run):
     groups = rp.groups_of(run)
     assert list(groups) == ["all images", "mislabelled images"]
