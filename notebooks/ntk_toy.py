@@ -51,10 +51,11 @@ def train(model, x, p_tar, order, lr, every, keep=(), label=None):
     a copy of the model before that update}. The gradient is written out: autograd would take five times as long.
     """
     W, b, V, c = model.parameters()
-    path, kept = [], {}
+    # Made at once: a small tensor kept after each large one would hold the large one's memory, gigabytes in all
+    path, kept = x.new_empty(len(x), -(-len(order) // every) + 1, len(c)), {}
     for update, u in enumerate(tqdm(order, desc=label, unit="update", mininterval=0.5, disable=label is None)):
         if update % every == 0:
-            path.append(model(x).softmax(1))
+            path[:, update // every] = model(x).softmax(1)
         if update in keep:
             kept[update] = copy.deepcopy(model)
         before = torch.addmv(b, W, x[u])
@@ -65,10 +66,10 @@ def train(model, x, p_tar, order, lr, every, keep=(), label=None):
         c.add_(G, alpha=-lr)
         W.addr_(back, x[u], alpha=-lr)
         b.add_(back, alpha=-lr)
-    path.append(model(x).softmax(1))
+    path[:, -1] = model(x).softmax(1)
     if len(order) in keep:
         kept[len(order)] = copy.deepcopy(model)
-    return torch.stack(path, 1), kept
+    return path, kept
 
 
 def linearised_path(kernel, logits, p_tar, order, lr, every):
