@@ -77,16 +77,25 @@ def mislabelled(run):
     return followed(run) & (np.zeros(len(run.score), bool) if wrong is None else wrong)
 
 
-def predictions(run):
-    """(N, T): the class predicted at each step of the raw path."""
-    return np.concatenate([q.argmax(0).T for _, q in measures.chunks(run.recorded.path)])
+def predictions(run, smoothing=1):
+    """(N, T): the class predicted at each step of the path, filtered with a factor; 1 is the raw path."""
+    return np.concatenate([measures.filtered(q, smoothing).argmax(0).T for _, q in measures.chunks(run.recorded.path)])
 
 
-def zigzags(run):
+def zigzags(run, smoothing=1):
     """(N,) bool: mislabelled, predicted as the clean class at some step and as the given label at the end."""
-    predicted = predictions(run)
+    predicted = predictions(run, smoothing)
     reached = (predicted == truth(run)[:, None]).any(1)
     return mislabelled(run) & reached & (predicted[:, -1] == run.recorded.given)
+
+
+def clearest_zigzags(run, most):
+    """At most so many rows: of the filtered path's zig-zags, those where it gives the clean class most at a step."""
+    factor = default_factor(run)
+    found = np.flatnonzero(zigzags(run, factor))
+    filtered = measures.low_pass(run.recorded.path[found], factor)
+    peak = filtered[np.arange(len(found)), :, truth(run)[found]].max(1)
+    return found[np.argsort(-peak, kind="stable")[:most]]
 
 
 def truth(run):

@@ -238,6 +238,7 @@ def test_mislabelled_images_pass_their_clean_class_far_more_often_than_another()
     found = results("CIFAR10_path_analysis")
     assert found["reached"] > 0.8 > 3 * found["third_class"]
     assert found["zigzag"] > 0.2
+    assert found["reached_filtered"] > 3 * found["third_class_filtered"]
 
 
 def test_filtered_predictions_are_right_more_often_and_nearer_to_the_clean_label():

@@ -43,6 +43,18 @@ def test_a_zig_zag_goes_by_the_clean_class_and_ends_at_the_wrong_label():
     run = Analysis(Recorded("ways", path, np.zeros(6, int), list("abc"), clean=np.array([1, 1, 1, 1, 1, 0])))
     np.testing.assert_array_equal(rp.predictions(run), ways)
     assert rp.zigzags(run).tolist() == [True, True, False, False, False, False]
+    assert rp.predictions(run, 0.3)[:3].tolist() == [[1, 1, 1], [2, 2, 2], [0, 0, 0]]  # the first counts .7, .49
+    assert not rp.zigzags(run, 0.3).any()
+
+
+def test_the_clearest_zig_zag_gives_the_clean_class_most():
+    path = np.full((3, 3, 3), 0.1, np.float32)
+    for row, peak in enumerate((0.5, 0.9, 0.7)):
+        path[row, 0, 1], path[row, 2, 0] = peak, 5
+    run = Analysis(
+        Recorded("peaks", path / path.sum(2, keepdims=True), np.zeros(3, int), list("abc"), clean=np.ones(3, int))
+    )
+    assert rp.clearest_zigzags(run, 2).tolist() == [1, 2]
 
 
 def test_groups_leave_out_what_was_not_trained_on(run):
