@@ -51,10 +51,11 @@ def train(model, x, p_tar, order, lr, every, keep=(), label=None):
     a copy of the model before that update}. The gradient is written out: autograd would take five times as long.
     """
     W, b, V, c = model.parameters()
-    path, kept = [], {}
+    # Made at once: a small tensor kept after each large one would hold the large one's memory, gigabytes in all
+    path, kept = x.new_empty(len(x), -(-len(order) // every) + 1, len(c)), {}
     for update, u in enumerate(tqdm(order, desc=label, unit="update", mininterval=0.5, disable=label is None)):
         if update % every == 0:
-            path.append(model(x).softmax(1))
+            path[:, update // every] = model(x).softmax(1)
         if update in keep:
             kept[update] = copy.deepcopy(model)
         before = torch.addmv(b, W, x[u])
@@ -65,10 +66,10 @@ def train(model, x, p_tar, order, lr, every, keep=(), label=None):
         c.add_(G, alpha=-lr)
         W.addr_(back, x[u], alpha=-lr)
         b.add_(back, alpha=-lr)
-    path.append(model(x).softmax(1))
+    path[:, -1] = model(x).softmax(1)
     if len(order) in keep:
         kept[len(order)] = copy.deepcopy(model)
-    return torch.stack(path, 1), kept
+    return path, kept
 
 
 def linearised_path(kernel, logits, p_tar, order, lr, every):
@@ -206,8 +207,8 @@ def draw_similarity(inner, trace, y, typical, rho, rho_all):
 
 
 def draw_A(epochs, eigenvalues, traces):
-    """Eigenvalues of A (N, T, 3), ascending, and its trace {group: (n, T)}, over training."""
-    fig, (left, right) = plots.figure(2, width=5.4, height=3.8)
+    """Eigenvalues of A (N, T, 3), ascending, and its trace {group: (n, T)}, over training: by group, by sample."""
+    fig, (left, right, single) = plots.figure(3, width=4.3, height=3.8)
 
     def band(ax, values, shares, color, name):
         low, middle, high = values.quantile(torch.tensor(shares, dtype=values.dtype), dim=0)
@@ -218,11 +219,16 @@ def draw_A(epochs, eigenvalues, traces):
         band(left, eigenvalues[:, :, place], (0, 0.5, 1), color, name)
     for (name, values), color in zip(traces.items(), ("#D55E00", "#E69F00", "#009E73"), strict=True):
         band(right, values, (0.25, 0.5, 0.75), color, name)
-    left.set(ylabel="eigenvalue of A(x_o)", title="eigenvalues: median and full range over samples", ylim=(-0.03, 0.63))
-    left.legend(fontsize=9, ncols=3, loc="upper center")
-    right.set(ylabel="trace of A(x_o) = 1 − |q|²", title="trace: median and quartiles over samples")
+        single.plot(epochs, values.T, color=color, lw=0.6, alpha=0.6)
+    left.set(ylabel="eigenvalue of A(x_o)", ylim=(-0.03, 0.63))
+    left.set_title("eigenvalues: median and full range", fontsize=11)
+    left.legend(fontsize=9, ncols=3, loc="upper center", columnspacing=1, handlelength=1.5)
+    right.set(ylabel="trace of A(x_o) = 1 − |q|²", ylim=(-0.03, 0.73))
+    right.set_title("trace: median and quartiles", fontsize=11)
     right.legend(title="by base difficulty", fontsize=9)
-    for ax in (left, right):
+    single.set(ylim=(-0.03, 0.73))
+    single.set_title("trace: each sample", fontsize=11)
+    for ax in (left, right, single):
         ax.set_xscale("symlog", linthresh=1)
         ax.set(xlabel="epoch", xlim=(0, epochs[-1]))
     return fig
@@ -248,6 +254,45 @@ def draw_twins(runs, data, samples):
     handles += [Line2D([], [], label="linearised network", **linear_line)]
     handles += [Line2D([], [], label=name, **simplex.MARKS[mark]) for mark, name in names.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9)
+    return fig
+
+
+def draw_fit(runs, y):
+    """Training accuracy and cross-entropy of real and linearised networks, {width: (real, linearised)} (N, T, 3)."""
+    fig, axes = plots.figure(2, width=5.4, height=3.6)
+    for (width, pair), color in zip(runs.items(), ("#0072B2", "#D55E00"), strict=False):
+        for path, name in zip(pair, ("real", "linearised"), strict=True):
+            real = name == "real"
+            look = dict(color=color, lw=4, alpha=0.45) if real else dict(color=color, lw=1.4, ls=(0, (4, 2)))
+            q_label = path[torch.arange(len(y)), :, y]  # (N, T)
+            right = (path.argmax(2) == y[:, None]).double()
+            for ax, curve in zip(axes, (right.mean(0), -q_label.log().mean(0)), strict=True):
+                ax.plot(curve, label=f"{name}, width {width}", **look)
+    for ax, name in zip(axes, ("accuracy on the training labels", "cross-entropy on the training labels"), strict=True):
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set(xlabel="epoch", ylabel=name, xlim=(0, path.shape[1] - 1))
+    axes[1].legend(fontsize=9)
+    return fig
+
+
+def draw_epochs(found, names):
+    """A sample's margin before each update of an epoch, with and without its own visit, a row of axes a sample.
+
+    found: {sample: {epoch: (margin (T + 1,), margin without its visit (T + 1,), visit)}}. names: {sample: text}, what
+    the margin is.
+    """
+    columns = len(next(iter(found.values())))
+    fig, axes = plots.figure(columns, len(found), width=5.4, height=3.1, sharex=True, sharey="row", squeeze=False)
+    for line, (o, epochs) in zip(axes, found.items(), strict=True):
+        for ax, (epoch, (margin, without, visit)) in zip(line, epochs.items(), strict=True):
+            ax.plot(without, "--", color=OTHERS, lw=1.6, label="its own visit left out")
+            ax.plot(margin, color="#555555", lw=1.8, label="all 64 visits")
+            ax.plot([visit, visit + 1], margin[visit : visit + 2], "o-", color=OWN, ms=5, lw=2.6, label="its own visit")
+            ax.set_title(f"sample {o}, epoch {epoch}", fontsize=11)
+        line[0].set_ylabel(names[o])
+    for ax in axes[-1]:
+        ax.set_xlabel("update of the epoch")
+    axes[0, 0].legend(fontsize=9)
     return fig
 
 

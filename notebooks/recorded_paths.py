@@ -25,8 +25,8 @@ from training.recorded_run import open_run
 RECORDINGS = {  # flags, epochs and, to try things out, fewer epochs
     "digits": ("--net smallcnn --batch_size 128 --fine_samples 64 --fine_every 2 --augment none", 30, 15),
     "cifar10": (
-        "--net smallcnn --width 2 --batch_size 64 --train_size 10000 --fine_samples 64 --fine_every 20 --augment none",
-        30,
+        "--net smallcnn --width 2 --batch_size 64 --train_size 1500 --fine_samples 64 --fine_every 8 --augment none",
+        80,
         2,
     ),
 }
@@ -75,6 +75,27 @@ def mislabelled(run):
     """(N,) bool: the images followed whose given label is known to be wrong."""
     wrong = run.recorded.wrong
     return followed(run) & (np.zeros(len(run.score), bool) if wrong is None else wrong)
+
+
+def predictions(run, smoothing=1):
+    """(N, T): the class predicted at each step of the path, filtered with a factor; 1 is the raw path."""
+    return np.concatenate([measures.filtered(q, smoothing).argmax(0).T for _, q in measures.chunks(run.recorded.path)])
+
+
+def zigzags(run, smoothing=1):
+    """(N,) bool: mislabelled, predicted as the clean class at some step and as the given label at the end."""
+    predicted = predictions(run, smoothing)
+    reached = (predicted == truth(run)[:, None]).any(1)
+    return mislabelled(run) & reached & (predicted[:, -1] == run.recorded.given)
+
+
+def clearest_zigzags(run, most):
+    """At most so many rows: of the filtered path's zig-zags, those where it gives the clean class most at a step."""
+    factor = default_factor(run)
+    found = np.flatnonzero(zigzags(run, factor))
+    filtered = measures.low_pass(run.recorded.path[found], factor)
+    peak = filtered[np.arange(len(found)), :, truth(run)[found]].max(1)
+    return found[np.argsort(-peak, kind="stable")[:most]]
 
 
 def truth(run):

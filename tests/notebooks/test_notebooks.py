@@ -68,6 +68,10 @@ def test_outputs_are_those_of_one_full_run_from_top_to_bottom(notebook):
         assert set(counts) == {None}
 
 
+def test_no_address_is_left_in_the_parameters(notebook):
+    assert '\nREPO_URL = "" ' in with_tag(notebook, "parameters").source
+
+
 def test_no_run_folder_is_left_in_the_parameters():
     assert "\nRUN_DIR = None " in with_tag(execute.read("CIFAR10_path_analysis"), "parameters").source
 
@@ -75,27 +79,40 @@ def test_no_run_folder_is_left_in_the_parameters():
 # ---------------------------------------------------------------------------------------------- setup cell
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
-def test_away_from_a_checkout_the_setup_cell_clones_and_imports(tmp_path):
-    if not (execute.ROOT / ".git").exists():
-        pytest.skip("this copy of the project is no git repository to clone from")
-    cell = with_tag(execute.read(NAMES[0]), "setup").source.splitlines()
-    cell = [f'REPO_URL = "{execute.ROOT.as_uri()}"' if line.startswith("REPO_URL = ") else line for line in cell]
+@pytest.fixture
+def run_setup(tmp_path):
+    """run_setup(url): the parameters, with that REPO_URL, and the setup cell, run in a folder away from a checkout."""
     (tmp_path / "gitconfig").write_text("[safe]\n\tdirectory = *\n")  # the checkout may be another user's
     (tmp_path / "empty").mkdir()
+    cells = [with_tag(execute.read(NAMES[0]), tag).source for tag in ("parameters", "setup")]
     report = 'import supervision.table\nprint("found", supervision.table.__file__)'
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(['MODE = "FULL"', *cell, report])],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "NOTEBOOK_MODE": "FAST", "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")},
-        capture_output=True,
-        text=True,
-    )
+
+    def run(url):
+        code = "\n".join([cells[0], f"REPO_URL = {url!r}", cells[1], report])
+        env = {**os.environ, "NOTEBOOK_MODE": "FAST", "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+        where = dict(cwd=tmp_path / "empty", env=env)
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **where)
+
+    return run
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_away_from_a_checkout_the_setup_cell_clones_and_imports(tmp_path, run_setup):
+    if not (execute.ROOT / ".git").exists():
+        pytest.skip("this copy of the project is no git repository to clone from")
+    done = run_setup(execute.ROOT.as_uri())
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     assert first.startswith("FAST on ")
     assert last == f"found {tmp_path / 'empty' / 'learning_paths' / 'supervision' / 'table.py'}"
     assert os.listdir(tmp_path / "empty") == ["learning_paths"]
+
+
+def test_away_from_a_checkout_and_without_an_address_the_setup_cell_asks_for_one(tmp_path, run_setup):
+    done = run_setup("")
+    assert done.returncode == 1
+    assert "REPO_URL" in done.stderr.splitlines()[-1]
+    assert os.listdir(tmp_path / "empty") == []
 
 
 # ----------------------------------------------------------------------------------- what execute.py keeps
@@ -170,6 +187,26 @@ def test_part_1_accuracy_falls_and_ece_rises_with_the_distance_of_the_target_to_
     assert 0.25 < low < found[f"rho_ece{noise}"] < high and found[f"rho_ece{noise}"] > 0.6
 
 
+def test_part_1_a_student_from_its_teachers_own_weights_stays_near_the_teacher():
+    found = results("ToyGaussian_Part1_noisylabel")
+    for method in ("KD", "ESKD"):
+        assert found[f"apart_{method}_own"] < 0.7 * found[f"apart_{method}_fresh"]
+    assert found["apart_ESKD_own"] < 0.07 < 0.1 < found["apart_ESKD_fresh"]
+
+
+def test_part_2_targets_are_as_far_from_p_star_as_their_methods_say():
+    found = results("ToyGaussian_Part2_LearningDynamics")["target_distance"]
+    assert found["OHT"] > found["LS"] > found["ESKD"] > found["GT"] == 0
+    assert found["OHT"] > found["KD"] > 2 * found["ESKD"]  # a converged teacher has learned the labels
+
+
+def test_part_2_the_hard_sample_that_is_shown_zig_zags():
+    likeliest, label = results("ToyGaussian_Part2_LearningDynamics")["one_hard_sample"]
+    true, at_stop, at_end = likeliest
+    assert true > 0.8 and at_stop > 0.7 and at_end < 0.3
+    assert label[0] < 0.1 and label[1] < 0.2 and label[2] > 0.6
+
+
 def test_part_2_the_filtered_path_of_hard_samples_is_nearer_to_p_star():
     found = results("ToyGaussian_Part2_LearningDynamics")
     assert found["distance_hard_filtered"] < found["distance_hard_raw"]
@@ -183,10 +220,25 @@ def test_part_3_a_is_positive_semi_definite_to_rounding():
     assert results("ToyGaussian_Part3_NTK")["smallest_eigenvalue_of_A"] > -1e-12
 
 
+def test_part_3_the_linearised_network_fits_as_well_as_the_real_one():
+    real, linearised = results("ToyGaussian_Part3_NTK")["accuracy_real_and_linearised"]
+    assert real == linearised > 0.9
+
+
+def test_part_3_in_an_epoch_the_own_visit_pulls_one_way_and_the_others_the_other():
+    """And the others pull less where the visit is left out."""
+    found = results("ToyGaussian_Part3_NTK")
+    for epoch in ("epoch_1", "epoch_11"):
+        for own, others, others_alone in found[epoch]:
+            assert own > 0.05
+            assert others < 1.1 * others_alone < -0.05
+
+
 def test_mislabelled_images_pass_their_clean_class_far_more_often_than_another():
     found = results("CIFAR10_path_analysis")
     assert found["reached"] > 0.8 > 3 * found["third_class"]
     assert found["zigzag"] > 0.2
+    assert found["reached_filtered"] > 3 * found["third_class_filtered"]
 
 
 def test_filtered_predictions_are_right_more_often_and_nearer_to_the_clean_label():

@@ -36,6 +36,27 @@ def test_right_and_wrong_predictions_are_told_by_the_clean_label(run):
     np.testing.assert_allclose(rp.error_at(run, 1, 2)[:50], expected, atol=1e-6)
 
 
+def test_a_zig_zag_goes_by_the_clean_class_and_ends_at_the_wrong_label():
+    """Of classes 0, 1, 2: given label 0, clean label 1 (but of the last)."""
+    ways = [[1, 2, 0], [2, 1, 0], [0, 0, 0], [1, 0, 1], [2, 2, 0], [0, 1, 0]]
+    path = np.eye(3, dtype=np.float32)[ways] * 0.7 + 0.1
+    run = Analysis(Recorded("ways", path, np.zeros(6, int), list("abc"), clean=np.array([1, 1, 1, 1, 1, 0])))
+    np.testing.assert_array_equal(rp.predictions(run), ways)
+    assert rp.zigzags(run).tolist() == [True, True, False, False, False, False]
+    assert rp.predictions(run, 0.3)[:3].tolist() == [[1, 1, 1], [2, 2, 2], [0, 0, 0]]  # the first counts .7, .49
+    assert not rp.zigzags(run, 0.3).any()
+
+
+def test_the_clearest_zig_zag_gives_the_clean_class_most():
+    path = np.full((3, 3, 3), 0.1, np.float32)
+    for row, peak in enumerate((0.5, 0.9, 0.7)):
+        path[row, 0, 1], path[row, 2, 0] = peak, 5
+    run = Analysis(
+        Recorded("peaks", path / path.sum(2, keepdims=True), np.zeros(3, int), list("abc"), clean=np.ones(3, int))
+    )
+    assert rp.clearest_zigzags(run, 2).tolist() == [1, 2]
+
+
 def test_groups_leave_out_what_was_not_trained_on(run):
     groups = rp.groups_of(run)
     assert list(groups) == ["all images", "mislabelled images"]
