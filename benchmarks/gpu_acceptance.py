@@ -46,7 +46,8 @@ class Acceptance:
         self.out.mkdir(parents=True, exist_ok=True)
         work = Workload(folder, args.quick, args.device)
         self.nets, self.compile = work.nets, ("off",) if args.quick else ("off", "on")
-        self.data = ["--dataset", "npz", "--data_dir", work.data_dir, "--batch_size", str(work.batch_size)]
+        self.data = ["--dataset", "npz", "--data_dir", work.data_dir]
+        self.batch_size = str(work.batch_size)
         hardware = {**work.hardware.describe(), "torch": torch.__version__}
         self.results = {"hardware": hardware, "parts": []}
 
@@ -80,7 +81,7 @@ class Acceptance:
     def run(self, name, script, flags, limit=60, data=True, **how):
         """A training script's run; returns its folder, or None."""
         words = [*(self.data if data else []), *flags.split(), "--device", self.args.device]
-        words += ["--proj_name", "a", "--run_name", name]
+        words += ["--batch_size", self.batch_size, "--proj_name", "a", "--run_name", name]
         return self.call(name, limit, [ROOT / f"{script}.py", *words], **how)
 
     def check(self, name, good):

@@ -69,7 +69,7 @@ def some_updates(work, state):
 
 def end_of_epoch(work, state):
     """What an epoch costs apart from its updates: drawing its order and augmentation, its figures."""
-    so_far = EpochSoFar(state.loader.state_dict(), work.device)
+    so_far = EpochSoFar(state.loader.state_dict())
     for _, y, ny, _ in state.loader:
         so_far.add(torch.zeros((), device=work.device), torch.rand(len(y), CLASSES, device=work.device), y, ny)
 

@@ -215,8 +215,8 @@ SCRIPTS = {
     "paths": (main_gen_path, "--fine_every 3"),
     "paths in eval mode": (main_gen_path, "--fine_every 3 --record eval"),
     "human labels": (cifar10h_gen_path, "--human_probs cifar10h-probs.npy --fine_every 2 --fine_samples 20"),
-    "comparison": (old_cifar_noisy, "--seeds 1 --path a"),
-    "comparison at once": (old_cifar_noisy, "--seeds 2 --vectorize_seeds --path a"),
+    "comparison": (old_cifar_noisy, "--seeds 1 --methods OHT LS KD FilterKD --path a"),
+    "comparison at once": (old_cifar_noisy, "--seeds 2 --vectorize_seeds --methods OHT FilterKD --path a"),
     "streamed folder": (main_gen_teacher, f"{FOLDER} --augment crop_flip --num_work 0"),
 }
 
@@ -268,11 +268,13 @@ def test_the_generator_of_the_device_that_is_used_is_saved_and_no_other(pretende
 
 def test_images_that_a_gpu_cannot_hold_are_a_mistake_or_streamed(lab, quick, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(lab, tmp_path / "lab"))
-    with PretendedDevice("cuda", free=10_000) as gpu:
+    with PretendedDevice("cuda", free=5_000) as gpu:
         with pytest.raises(BadInput, match="--device cuda: the images take"):
             main_gen_teacher.main(quick("--device", "cuda", "--run_name", "b"))
-        assert not list(tmp_path.rglob("*/b/*"))
-        train, _, test = get_loaders(experiment_parser("").parse_args([*FOLDER.split(), "--device", "cuda"]))
+        assert not list(tmp_path.rglob("smallcnnb"))
+        train, _, test = get_loaders(
+            experiment_parser("").parse_args([*FOLDER.split(), *"--num_work 0 --device cuda".split()])
+        )
         gpu.waited.clear()
         assert train.streamed and test.streamed and len(list(train)) == 3
     assert gpu.waited["copy to the host"] == 1  # the rows of all batches at once

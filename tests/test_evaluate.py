@@ -13,6 +13,7 @@ from PIL import Image
 import errors
 import evaluate
 import main_gen_teacher
+from files import read_json, write_json
 from training.figures import plot_confusion
 
 
@@ -49,8 +50,7 @@ def test_figures_of_the_last_epoch_are_those_of_metrics_csv(run, capsys):
 )
 def test_a_run_is_evaluated_in_its_own_precision_whatever_the_machine_offers(run, tmp_path, ran_in, given, dtype):
     copied = shutil.copytree(run, tmp_path / "run")
-    environment = json.loads((copied / "environment.json").read_text())
-    (copied / "environment.json").write_text(json.dumps({**environment, "precision": ran_in}))
+    write_json(copied / "environment.json", {**read_json(copied / "environment.json"), "precision": ran_in})
     args = evaluate.make_parser().parse_args([str(copied), "--device", "cpu", *given])
     assert evaluate.choose_hardware(args).dtype == dtype
 
