@@ -389,3 +389,13 @@ def test_marks_belong_to_the_labels_they_were_made_on(label_file, refused):
     assert labels_marked(label_file("n.csv", "idx,label\n0,1\n"), NAMES, 1) is None
     damaged = label_file("marks.csv", "idx,given_label,label,mark\n0,,1,wrong\n1,0,0,\n")
     refused(lambda: check_alignment(damaged, clean[:2], NAMES), "marks.csv", "line 2")
+
+
+def test_one_clean_label_that_differs_says_that_a_label_file_is_of_other_rows(tmp_path, refused):
+    clean, file = np.arange(200) % 3, tmp_path / "n.npz"
+    np.savez(file, noisy=np.zeros(200, int), clean_label=clean)
+    check_alignment(f"{file}:noisy", clean, NAMES)
+    theirs = clean.copy()
+    theirs[150] = 1 - theirs[150]  # was 0
+    np.savez(file, noisy=np.zeros(200, int), clean_label=theirs)
+    refused(lambda: check_alignment(f"{file}:noisy", clean, NAMES), "n.npz", "0.5%")
