@@ -563,3 +563,13 @@ def test_the_clean_labels_of_a_label_file_must_be_the_datas(label_file, refused)
     file = label_file("n.pt", {"clean_label": np.array(LABELS), "worse_label": np.zeros(4, int)})
     check_alignment(f"{file}:worse", np.array(LABELS), NAMES)
     refused(lambda: check_alignment(f"{file}:worse", np.array(LABELS[::-1]), NAMES), "clean_label", "another order")
+
+
+def test_one_clean_label_that_differs_says_that_a_label_file_is_of_other_rows(tmp_path, refused):
+    clean, file = np.arange(200) % 3, tmp_path / "n.npz"
+    np.savez(file, noisy=np.zeros(200, int), clean_label=clean)
+    check_alignment(f"{file}:noisy", clean, NAMES)
+    theirs = clean.copy()
+    theirs[150] = 1 - theirs[150]  # was 0
+    np.savez(file, noisy=np.zeros(200, int), clean_label=theirs)
+    refused(lambda: check_alignment(f"{file}:noisy", clean, NAMES), "n.npz", "0.5%")

@@ -119,6 +119,51 @@ def test_the_score_is_the_margin_of_the_filtered_path_at_the_telling_step(run):
     np.testing.assert_array_equal(suggestion, q.argmax(1))
 
 
+def test_each_score_that_is_no_measure_written_out_for_a_sample(run):
+    path, given, _ = run
+    path, found, smoothing = path[:7, :9], all_scores(path[:7, :9], given[:7], 0.3), 0.3
+    for sample, label in enumerate(given[:7]):
+        q = path[sample].astype(np.float64)
+        filtered = q[:1]
+        for step in q[1:]:
+            filtered = np.concatenate([filtered, [(1 - smoothing) * filtered[-1] + smoothing * step]])
+
+        def margin(p, label=label):
+            return np.log(p[label]) - np.log(np.delete(p, label).max())
+
+        expected = {
+            "margin_loss": np.mean([np.log1p(np.exp(-margin(p))) for p in q]),
+            "filtered_end": -margin(filtered[-1]),
+            "mean_path": -margin(q.mean(0)),
+            "first_half": -np.log(q[:4, label]).mean(),  # 4 of the 9 steps
+            "second_half": -np.log(q[4:, label]).mean(),
+        }
+        for name, value in expected.items():
+            assert found[name][sample] == pytest.approx(value, rel=2e-3, abs=2e-3), name
+
+
+@pytest.mark.parametrize("num_steps, step", [(20, 8), (9, 8), (8, 7), (5, 4), (1, 0)])
+def test_no_step_is_taken_before_the_filters_window_is_full(num_steps, step):
+    """Where every step tells as much, the first one whose filter, of factor 1/8, has seen 8 steps, or the last."""
+    q = np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.125, 0.125, 0.75]])
+    path = np.repeat(q[:, None], num_steps, axis=1).astype(np.float32)
+    assert telling_step(path, np.array([0, 0, 0]), 0.125) == step
+
+
+@pytest.mark.parametrize(
+    "right, wrong, found",
+    [
+        (-5, 3, 20),  # the usual case
+        (1, 5, 20),  # little is learned, and no label ahead: of all above 0 the worse ones
+        (-5, -1, 0),  # the worse ones are learned, too
+    ],
+)
+def test_errors_are_those_of_the_worse_group_that_lie_above_zero(right, wrong, found):
+    spread = np.linspace(-0.3, 0.3, 20)
+    score = np.concatenate([np.repeat(right + spread, 4), wrong + spread, [np.nan]])
+    assert label_errors.estimate_errors(score) == found
+
+
 def test_rows_never_visited_have_no_score_and_change_nothing(run, monkeypatch):
     path, given, _ = run
     monkeypatch.setattr(measures, "CHUNK", 64)

@@ -275,3 +275,24 @@ def test_a_step_that_was_open_at_a_checkpoint_is_not_complete_when_it_is_gone_ba
     path = np.load(tmp_path / "p.npy")
     np.testing.assert_array_equal(path[:, 1], [[0.25, 0.75], [1, 0], [0.75, 0.25], [0.75, 0.25]])
     assert not path[:, 2].any() and list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["0", "1"]
+
+
+def test_steps_are_written_when_enough_of_them_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FLUSH_BYTES", 2 * 20 * 3 * 4)  # two steps
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 1e9)
+    recorder = PathRecorder(tmp_path / "p.npy", 20, 6, 3)
+    for step, complete in enumerate([0, 0, 2, 2, 4, 4]):
+        record_steps(recorder, [step])
+        assert read_sidecar(tmp_path / "p.npy")["complete_steps"] == complete
+    recorder.close()
+
+
+def test_steps_are_on_disk_before_the_json_lists_them(tmp_path, monkeypatch):
+    recorder = PathRecorder(tmp_path / "p.npy", 20, 2, 3)
+    record_steps(recorder, range(2))
+    happened, fsync, replace, write = [], os.fsync, os.replace, os.pwrite
+    monkeypatch.setattr(module.os, "pwrite", lambda *a: (happened.append("write"), write(*a))[1])
+    monkeypatch.setattr(module.os, "fsync", lambda f: (happened.append("fsync"), fsync(f)))
+    monkeypatch.setattr(module.os, "replace", lambda a, b: (happened.append(b.name), replace(a, b)))
+    recorder.close()
+    assert happened == ["write"] * 6 + ["fsync", "fsync", "p.json"]  # 3 classes of 2 steps, then their .json

@@ -576,6 +576,25 @@ def test_an_epoch_gone_on_with_is_not_announced_again():
     assert [call[1] for call in diary.calls if call[0] == "after_forward"] == [0, 1, 2, 3, 4]
 
 
+def test_an_epoch_that_is_stopped_while_observers_look_at_its_end_is_one_row_when_gone_on_with():
+    class StopsWhileLooking:
+        def after_epoch(self, epoch, model):
+            if epoch == 1:
+                raise Stopped
+
+    args = settings(epochs=3)
+    whole, _ = train(args)
+    stopped = new_state(args)
+    with pytest.raises(Stopped):
+        train(args, stopped, observers=[StopsWhileLooking()])
+    saved = stopped.state_dict()
+    assert (saved["epoch"], [row["epoch"] for row in saved["rows"]]) == (1, [0])
+    resumed = new_state(args, seed=5)
+    resumed.load_state_dict(saved)
+    train(args, resumed)
+    assert [without_seconds(row) for row in resumed.rows] == [without_seconds(row) for row in whole.rows]
+
+
 # -------------------------------------------------------------------------------------------- divergence
 
 
