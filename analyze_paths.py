@@ -14,14 +14,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import errors
+from common import errors
 from paths import pictures
 from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.loose_files import open_files
-from training.recorded_run import PATHS, open_run
-from training.run_folder import RESULTS
+from runs.recorded_run import PATHS, open_run
+from runs.run_folder import RESULTS
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
 PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 
-import errors
+from common import errors
 from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
-from files import read_json, whole_file, write_json
+from common.files import read_json, whole_file, write_json
 from models import load_weights
-from training.device import PRECISIONS, Hardware, check_description, pick_device
-from training.figures import plot_confusion, plot_reliability
+from common.hardware import PRECISIONS, Hardware, check_description, pick_device
+from runs.figures import plot_confusion, plot_reliability
 from training.loop import metrics, predict
-from training.run_folder import check_sizes, checkpoint_path, network_of, read_args
-from untrusted import as_cell
+from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
+from common.untrusted import as_cell
 from utils import EVAL_BATCH, get_test_loader
 
 

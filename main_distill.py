@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-import errors
-from files import sha256_of
+from common import errors
+from common.files import sha256_of
 from models import NETS
 from supervision.losses import distillation_loss
 from supervision.table import read_distributions
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
 from training.experiment import Experiment
-from training.run_folder import RESULTS
-from training.teacher import Teacher
+from runs.run_folder import RESULTS
+from runs.teacher import Teacher
 from utils import experiment_parser, run_name
 
 TAUGHT = ("net", "table")

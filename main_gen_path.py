@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-import errors
+from common import errors
 from supervision.targets import OneHot
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, TrainingPath
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
-from training.run_folder import RESULTS
+from runs.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
 

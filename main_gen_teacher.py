@@ -7,10 +7,10 @@ of averaged predictions (q_smooth, the teacher of Filter-KD), at the best epochs
 from pathlib import Path
 from shlex import quote
 
-import errors
+from common import errors
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.run_folder import RESULTS
+from runs.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
 

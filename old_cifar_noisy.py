@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from shlex import quote
 
-import errors
+from common import errors
 from models.stacked import STACKED_NETS
-from training import comparison, methods
+from comparison import results as comparison, methods
 from training.experiment import Experiment
-from training.methods import METHODS, TEACHERS
-from training.run_folder import RESULTS
+from comparison.methods import METHODS, TEACHERS
+from runs.run_folder import RESULTS
 from utils import experiment_parser, noise_suffix
 
 

@@ -29,13 +29,13 @@ import tomllib
 from argparse import Namespace
 from pathlib import Path
 
-import errors
-from errors import BadInput, RunFailure
-from files import check_intact, read_json, whole_file
-from training import comparison
-from training.device import pick_device, usable_cpus
+from common import errors
+from common.errors import BadInput, RunFailure
+from common.files import check_intact, read_json, whole_file
+from comparison import results as comparison
+from common.hardware import pick_device, usable_cpus
 from training.loop import TrainingState
-from training.run_folder import RESULTS, read_args
+from runs.run_folder import RESULTS, read_args
 
 ROOT = Path(__file__).resolve().parent
 SETTINGS = ("net", "width", "epochs", "batch_size")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import errors
+from common import errors
 from data import augment, noise
 from data.datasets import DATASETS, TEST_SIZE, Dataset, Split, fingerprint, open_dataset
 from data.loader import IndexedLoader
-from errors import BadInput, CheckedParser, one_of
+from common.errors import BadInput, CheckedParser, one_of
 from models import NETS
-from training.device import pick_device, usable_cpus
+from common.hardware import pick_device, usable_cpus
 
 EVAL_BATCH = 500
 

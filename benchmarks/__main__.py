@@ -17,7 +17,7 @@ import torch
 from benchmarks import distill, primitives, published_style, ratios, saving, scaling, startup, steps, sweeps
 from benchmarks.side_by_side import run
 from benchmarks.workload import NETS, Workload
-from errors import CheckedParser, one_of, run_script
+from common.errors import CheckedParser, one_of, run_script
 
 SECTIONS = {
     "primitives": primitives,

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.workload import Workload
-from errors import CheckedParser, one_of, run_script
-from files import write_json
+from common.errors import CheckedParser, one_of, run_script
+from common.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("tests/test_devices.py", "tests/training/test_device.py", "tests/supervision/test_table.py")

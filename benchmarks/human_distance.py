@@ -11,7 +11,7 @@ import numpy as np
 
 from paths.analysis import DISAGREED, most_disputed
 from paths.measures import default_smoothing, distance_to
-from training.recorded_run import open_run
+from runs.recorded_run import open_run
 
 
 def main():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from errors import Problems
+from common.errors import Problems
 from main_gen_path import make_parser
 from supervision.losses import cross_entropy
 from supervision.targets import OneHot

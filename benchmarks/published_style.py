@@ -18,7 +18,7 @@ from benchmarks.side_by_side import Race, Ratio, most_calls
 from benchmarks.workload import Product
 from models import build_model
 from paths.recorder import PathRecorder
-from training.device import native_bfloat16
+from common.hardware import native_bfloat16
 from training.observers import TrainingPath
 
 WORKERS = 4

@@ -3,7 +3,7 @@
 from benchmarks.side_by_side import Race, Ratio
 from benchmarks.workload import Product
 from supervision.losses import cross_entropy
-from training.interruption import stop_if_asked
+from common.interruption import stop_if_asked
 from training.together import OneOfAll, Training, train_epoch
 
 SEEDS = 3

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from errors import Problems
+from common.errors import Problems
 from main_gen_teacher import make_parser
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
-from training.device import Hardware
+from common.hardware import Hardware
 from training.experiment import Experiment
-from training.interruption import stop_if_asked
+from common.interruption import stop_if_asked
 from training.loop import train_epoch
 from training.observers import ProgressBar, TableUpdater
 

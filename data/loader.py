@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from data import augment
 from data.images import FolderImages
-from errors import RunFailure, is_out_of_memory
-from untrusted import printable, reason
+from common.errors import RunFailure, is_out_of_memory
+from common.untrusted import printable, reason
 
 NCHW = torch.contiguous_format
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from errors import BadInput
-from untrusted import (
+from common.errors import BadInput
+from common.untrusted import (
     count_from_one,
     from_cell,
     load_npy,

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-if __name__ == "__main__":  # run as a script: the path starts at data/, errors.py is one level up
+if __name__ == "__main__":  # run as a script: the path starts at data/, common/errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import BadInput, CheckedParser, run_script
+from common.errors import BadInput, CheckedParser, run_script
 
 AGAIN = "; extract the download again"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from errors import BadInput
+from common.errors import BadInput
 from models.dla import SimpleDLA
 from models.efficientnet import efficientb3
 from models.layers import NORMS

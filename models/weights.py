@@ -7,8 +7,8 @@ import pickle
 import torch
 from torchvision.models import get_model_weights
 
-from errors import BadInput, NeedsDownload
-from untrusted import load_pt, printable
+from common.errors import BadInput, NeedsDownload
+from common.untrusted import load_pt, printable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)  # of weights
 

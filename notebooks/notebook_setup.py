@@ -33,7 +33,7 @@ def set_up(mode="FULL"):
     import numpy
     import torch
 
-    from training.device import pick_device
+    from common.hardware import pick_device
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about themselves
     mode = os.environ.get("NOTEBOOK_MODE", mode)

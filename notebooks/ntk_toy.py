@@ -17,7 +17,8 @@ from torch import nn
 from toy_gaussian import over_seeds, posterior
 from tqdm import tqdm
 
-from paths import plots, simplex
+from common import plots
+from paths import simplex
 from paths.pictures import Scene
 
 CLASSES = ["class 0", "class 1", "class 2"]

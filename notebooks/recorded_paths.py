@@ -18,7 +18,7 @@ from tqdm import tqdm
 import main_gen_path
 from paths import measures
 from paths.analysis import DISAGREED, Analysis, most_disputed
-from training.recorded_run import open_run
+from runs.recorded_run import open_run
 
 # ---------------------------------------------------------------------------------------------- recordings
 

@@ -16,8 +16,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from paths import plots, simplex
-from paths.plots import plain
+from common import plots
+from paths import simplex
+from common.plots import plain
 
 MOST_FRAMES, MOST_BYTES = 60, 1_000_000
 MOST_POINTS = 2000

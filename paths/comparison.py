@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 
 from data.noise import agree_by_chance
-from errors import BadInput
+from common.errors import BadInput
 from paths import measures, pictures
 from paths.pictures import Scene
-from paths.plots import evenly
+from common.plots import evenly
 
 SAMPLES = 4
 

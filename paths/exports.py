@@ -6,7 +6,7 @@ import numpy as np
 
 from paths.analysis import csv_file
 from paths.measures import chunks, log, smallest
-from untrusted import as_cell
+from common.untrusted import as_cell
 
 
 def export_cleanlab(analysis, out):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from data.images import decode, find_images
-from errors import BadInput, Problems
+from common.errors import BadInput, Problems
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
-from untrusted import count_from_one, load_npy, valid_text, whole_numbers
+from common.untrusted import count_from_one, load_npy, valid_text, whole_numbers
 
 SIDE = 64  # pixels that images of a folder are decoded to
 

@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
-from paths import plots, simplex
+from common import plots
+from paths import simplex
 from paths.measures import default_smoothing, low_pass
-from paths.plots import figure, plain, save
+from common.plots import figure, plain, save
 
 MOST_STEPS = 2000  # drawn of a longer path, evenly spaced; the filter sees every step
 MOST_POINTS = 20_000  # drawn of a larger data map

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from data.noise import Marks, read_marks
-from errors import BadInput
+from common.errors import BadInput
 from paths.measures import chunks
 from paths.recorder import damaged_steps, read_sidecar
-from untrusted import load_npy
+from common.untrusted import load_npy
 
 
 @dataclass

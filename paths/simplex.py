@@ -6,7 +6,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.lines import Line2D
 
-from paths import plots
+from common import plots
 
 TIME_COLORS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.93, 256)), "time")
 MARKS = {

@@ -15,9 +15,9 @@ from sklearn.datasets import load_digits
 import analyze_paths
 import main_gen_path
 from data.datasets import fingerprint
-from errors import BadInput
-from files import read_json, write_json
-from paths import plots
+from common.errors import BadInput
+from common.files import read_json, write_json
+from common import plots
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
 
@@ -137,7 +137,7 @@ def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, r
 
 def test_of_a_clean_run_top_suspects_stand_for_mislabelled_samples(runs, workplace):
     from paths.analysis import Analysis
-    from training.recorded_run import open_run
+    from runs.recorded_run import open_run
 
     found = Analysis(open_run(runs["clean"]))
     assert found.recorded.clean is None

@@ -13,7 +13,7 @@ import torch
 
 import analyze_paths
 import cifar10h_gen_path
-import errors
+from common import errors
 import evaluate
 import main_distill
 import main_gen_path

@@ -9,8 +9,8 @@ import torch
 import cifar10h_gen_path
 import evaluate
 from data.datasets import digits
-from errors import BadInput
-from training.run_folder import network_of, read_args
+from common.errors import BadInput
+from runs.run_folder import network_of, read_args
 from utils import with_weight_seed
 
 FLAGS = "--dataset digits --net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()

@@ -21,16 +21,16 @@ import old_cifar_noisy
 from benchmarks.operations import of_an_update
 from benchmarks.workload import Bare, Product, Workload
 from data.images import FolderImages
-from errors import BadInput, Interrupted, Problems
+from common.errors import BadInput, Interrupted, Problems
 from paths import recorder as recorder_module
 from paths.recorder import PathRecorder
 from supervision.table import PredictionTable
 from tests.pretend_device import PretendedDevice
-from training import interruption
+from common import interruption
 from training.experiment import Experiment
 from training.loop import READ_FINITE_EVERY, train_epoch
 from training.observers import PathBeforeUpdates, TrainingPath
-from training.run_folder import RunFolder
+from runs.run_folder import RunFolder
 from utils import experiment_parser, get_loaders, with_weight_seed
 
 MOST_MORE = {"cuda": 28, "mps": 30, "cpu": 33}  # on a CPU the table looks at values first

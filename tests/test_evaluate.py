@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-import errors
+from common import errors
 import evaluate
 import main_gen_teacher
-from files import read_json, write_json
-from training.figures import plot_confusion
+from common.files import read_json, write_json
+from runs.figures import plot_confusion
 
 
 @pytest.fixture(scope="module")

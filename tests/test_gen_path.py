@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import main_gen_path
-from errors import BadInput
-from training.run_folder import network_of, read_args
+from common.errors import BadInput
+from runs.run_folder import network_of, read_args
 from utils import experiment_parser, get_loaders, with_weight_seed
 
 FLAGS = "--ny_ratio 0.4 --augment crop --batch_size 48 --epochs 3".split()  # 200 samples: 5 updates, a short last one

@@ -11,8 +11,9 @@ import pytest
 import main_gen_teacher
 import old_cifar_noisy
 import sweep
-from errors import BadInput, Interrupted
-from training import interruption, loop
+from common.errors import BadInput, Interrupted
+from common import interruption
+from training import loop
 
 GRID = """
 script = "main_gen_teacher.py"

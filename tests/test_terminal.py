@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-import errors
+from common import errors
 import main_gen_teacher
-from training import experiment, run_folder
+from runs import run_folder
+from training import experiment
 
 REPOSITORY = Path(errors.__file__).parent
 FOLDER = "results/Gen_teacher/smallcnndigits_cosine"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import utils
 from data.datasets import Dataset, Split
-from errors import BadInput
+from common.errors import BadInput
 from utils import (
     ROLES,
     check_data,

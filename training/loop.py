@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from errors import Interrupted, RunFailure
+from common.errors import Interrupted, RunFailure
 from supervision.losses import cross_entropy
-from training.interruption import noted_signals, stop_if_asked
+from common.interruption import noted_signals, stop_if_asked
 from utils import expected_calibration_error
 
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU

@@ -8,10 +8,10 @@ import uuid
 import torch
 from tqdm import tqdm
 
-from errors import BadInput, RunFailure
+from common.errors import BadInput, RunFailure
 from training.loop import predict, probabilities
-from training.run_folder import RESULTS
-from untrusted import reason
+from runs.run_folder import RESULTS
+from common.untrusted import reason
 
 
 class TableUpdater:

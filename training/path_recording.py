@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import errors
+from common import errors
 from data.loader import num_batches
 from paths.recorder import PathRecorder
 from training.observers import PathBeforeUpdates

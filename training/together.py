@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from models.stacked import Stacked, apart, side_by_side
-from training.interruption import noted_signals, stop_if_asked
+from common.interruption import noted_signals, stop_if_asked
 from training.loop import (
     TrainingState,
     begin_epoch,
@@ -21,7 +21,7 @@ from training.loop import (
     saved_when_stopped,
     tell,
 )
-from training.run_folder import RunFolder
+from runs.run_folder import RunFolder
 
 
 @dataclass(eq=False)

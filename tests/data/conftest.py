@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data.datasets import open_dataset
-from errors import BadInput
+from common.errors import BadInput
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data import download
-from errors import BadInput, RunFailure
+from common.errors import BadInput, RunFailure
 
 SCRIPT = Path(download.__file__)
 CONTENT = b"human labels" * 1000

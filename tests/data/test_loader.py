@@ -15,10 +15,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import errors
+from common import errors
 from data.images import FolderImages
 from data.loader import IndexedLoader
-from errors import RunFailure
+from common.errors import RunFailure
 from utils import experiment_parser, get_loaders, load_data
 
 MEAN, STD = (0.5, 0.25, 0.0), (0.25, 0.5, 1.0)

@@ -23,7 +23,7 @@ from data.noise import (
     realised_rate,
     split_file_and_key,
 )
-from untrusted import as_cell
+from common.untrusted import as_cell
 
 NAMES = ["ant", "bee", "cat"]
 LABELS = [2, 0, 1, 1]

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import errors
+from common import errors
 import evaluate
 import main_distill
 import main_gen_path
 import main_gen_teacher
 from data.datasets import VALIDATION, open_dataset
 from data.images import decode
-from errors import BadInput
+from common.errors import BadInput
 from paths import loose_files
-from training.recorded_run import open_run
-from training.run_folder import read_args
+from runs.recorded_run import open_run
+from runs.run_folder import read_args
 from utils import experiment_parser
 
 REPOSITORY = Path(evaluate.__file__).parent

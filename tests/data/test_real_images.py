@@ -12,7 +12,7 @@ import main_distill
 import main_gen_teacher
 from data import refolder_tiny_imagenet
 from data.images import FolderImages, chunk_size, mean_and_std
-from training.run_folder import read_args
+from runs.run_folder import read_args
 
 QUICK = "--net smallcnn --batch_size 50 --epochs 1 --device cpu --amp off".split()
 

@@ -10,7 +10,7 @@ import pytest
 
 from data import refolder_tiny_imagenet
 from data.refolder_tiny_imagenet import refolder
-from errors import BadInput
+from common.errors import BadInput
 
 SCRIPT = Path(refolder_tiny_imagenet.__file__)
 CLASSES = ("n01", "n02", "n03")

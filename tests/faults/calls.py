@@ -10,7 +10,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-import errors
+from common import errors
 
 
 def call(script, flags, folder):

@@ -8,7 +8,8 @@ import analyze_paths
 import evaluate
 from tests.faults import processes
 from tests.faults.chain import CHAIN, prepare
-from training import comparison, run_folder
+from comparison import results as comparison
+from runs import run_folder
 
 SUMMARY = pytest.StashKey()
 

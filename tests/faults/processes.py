@@ -39,7 +39,7 @@ def _run(script, flags, folder, before):
     ):
         import torch
 
-        import errors
+        from common import errors
 
         torch.set_num_threads(1)
         sys.argv = [f"{script}.py", *flags]

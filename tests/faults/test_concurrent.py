@@ -19,7 +19,7 @@ SCRIPT = "main_gen_path"  # which writes arrays in place, too
 def start_and_finish_when_told(place):
     """Called in a process: it says that it is ready, starts when place/../start is there, and does not end its run
     before place/../finish is."""
-    from training.run_folder import RunFolder
+    from runs.run_folder import RunFolder
 
     finish = RunFolder.finish
 

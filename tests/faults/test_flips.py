@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from files import CheckedFiles
+from common.files import CheckedFiles
 from paths.recorded import open_path
 from supervision.table import PredictionTable
 from tests.faults.calls import Copy, call

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-import errors
+from common import errors
 from tests.faults import runs
 from tests.faults.calls import Copy, call
 from tests.faults.chain import CHAIN

@@ -2,7 +2,7 @@
 
 import pytest
 
-from errors import BadInput
+from common.errors import BadInput
 from models import NETS, build_model, check_net
 
 

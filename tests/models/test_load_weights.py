@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from errors import BadInput
+from common.errors import BadInput
 from models import NETS, build_model, load_weights
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.models import get_model, get_model_weights
 
-from errors import BadInput, NeedsDownload
+from common.errors import BadInput, NeedsDownload
 from models import NETS, build_model, load_weights
 
 PRETRAINED = [name for name in NETS if NETS[name].pretrained]

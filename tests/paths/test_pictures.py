@@ -10,7 +10,8 @@ import scipy.stats
 from matplotlib.figure import Figure
 from PIL import Image
 
-from paths import animations, pictures, plots, simplex
+from common import plots
+from paths import animations, pictures, simplex
 from paths.animations import distance_against_difficulty, fitting_gif, zigzag
 from paths.measures import compute, distance_to, low_pass
 from paths.pictures import Scene
@@ -487,7 +488,7 @@ def test_nothing_is_written_when_drawing_fails(tmp_path, monkeypatch):
 
 def test_letters_that_the_font_lacks_cause_no_warning(tmp_path):
     code = (
-        "import sys; from paths.plots import figure, save; fig, ax = figure(); "
+        "import sys; from common.plots import figure, save; fig, ax = figure(); "
         "ax.set_title('ant 猫 개 \U0001f41c \u0378'); save(fig, sys.argv[1])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.png")]

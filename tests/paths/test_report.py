@@ -17,7 +17,7 @@ from PIL import Image
 from data.noise import Marks, read_marks
 from paths import report
 from paths.report import write_report
-from untrusted import as_cell
+from common.untrusted import as_cell
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

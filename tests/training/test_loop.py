@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.loader import IndexedLoader
-from errors import RunFailure
+from common.errors import RunFailure
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
 from training import loop
-from training.device import Hardware
+from common.hardware import Hardware
 from training.loop import TrainingState, evaluate, fit, learning_rate, make_optimizer, metrics, predict
 from training.observers import TableUpdater
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from errors import BadInput, RunFailure
+from common.errors import BadInput, RunFailure
 from training.observers import EpochLog, ProgressBar, WandbTracker, check_tracking, time_left
 
 ROW = {

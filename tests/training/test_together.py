@@ -8,17 +8,18 @@ import torch
 
 import main_gen_teacher
 import old_cifar_noisy
-from errors import BadInput, Interrupted
+from common.errors import BadInput, Interrupted
 from models import build_model
 from models.stacked import Stacked
 from supervision.losses import distillation_loss
 from supervision.table import PredictionTable
 from supervision.targets import SmoothedLabel
-from training import interruption, loop, together
-from training.device import Hardware
+from common import interruption
+from training import loop, together
+from common.hardware import Hardware
 from training.loop import TrainingState, make_optimizer
 from training.observers import TableUpdater
-from training.run_folder import RunFolder
+from runs.run_folder import RunFolder
 from training.together import OneOfAll, Training
 from utils import get_loaders, load_data, with_weight_seed
 

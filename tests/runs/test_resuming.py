@@ -12,11 +12,12 @@ import main_distill
 import main_gen_path
 import main_gen_teacher
 import old_cifar_noisy
-from errors import BadInput, Interrupted
-from files import read_json, write_json
-from training import device, interruption, loop
-from training.lock import FolderLock
-from training.run_folder import RunFolder, read_args
+from common.errors import BadInput, Interrupted
+from common.files import read_json, write_json
+from common import hardware as device, interruption
+from training import loop
+from runs.lock import FolderLock
+from runs.run_folder import RunFolder, read_args
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-import files
-from errors import BadInput
-from files import CHECKSUMS, CheckedFiles, check_intact, read_checksums, read_json, sha256_of, write_json
+from common import files
+from common.errors import BadInput
+from common.files import CHECKSUMS, CheckedFiles, check_intact, read_checksums, read_json, sha256_of, write_json
 
 
 def write(checked, **contents):

@@ -21,14 +21,14 @@ import torchvision
 
 from data.datasets import TEST_SIZE
 from data.noise import split_file_and_key
-from errors import BadInput, RunFailure, is_out_of_memory
-from files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
+from common.errors import BadInput, RunFailure, is_out_of_memory
+from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
 from models import build_model
-from training.device import DECIDING
-from training.figures import plot_curves
-from training.lock import FolderLock, check_unlocked
-from training.resuming import check_resolved, has_progress, read_last
-from untrusted import reason
+from common.hardware import DECIDING
+from runs.figures import plot_curves
+from runs.lock import FolderLock, check_unlocked
+from runs.resuming import check_resolved, has_progress, read_last
+from common.untrusted import reason
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from errors import BadInput
+from common.errors import BadInput
 
 PRECISIONS = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --amp and what it is called in files
 # describe() in an environment.json: the values that decide what is computed, and what is only compared

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 
-from errors import Interrupted
+from common.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _noted = None  # the first signal that came

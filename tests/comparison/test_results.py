@@ -12,8 +12,8 @@ from scipy import stats
 
 from data.loader import IndexedLoader
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
-from training import comparison
-from training.comparison import (
+from comparison import results as comparison
+from comparison.results import (
     ACCURACY,
     CALIBRATION,
     COLUMNS,
@@ -23,7 +23,7 @@ from training.comparison import (
     result_row,
     write_results,
 )
-from training.methods import METHODS
+from comparison.methods import METHODS
 
 
 def result(method, seed, last, best=None, recovered=0.0, **more):
@@ -217,7 +217,7 @@ def test_the_report_heads_the_table_with_the_realised_noise(tmp_path):
 
 
 def test_every_method_of_the_script_has_a_colour():
-    from paths.plots import METHOD_COLORS
+    from common.plots import METHOD_COLORS
 
     assert set(METHODS) <= set(METHOD_COLORS)
     assert comparison.progress_line(result("OHT", 0, 0.5))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from errors import BadInput
+from common.errors import BadInput
 
 OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MOST_SHOWN = 300  # characters of text in a message

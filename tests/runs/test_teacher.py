@@ -8,11 +8,11 @@ import torch
 
 import main_distill
 import main_gen_teacher
-from errors import BadInput, Problems
-from files import CHECKSUMS, read_json, write_json
+from common.errors import BadInput, Problems
+from common.files import CHECKSUMS, read_json, write_json
 from models import build_model
-from training.run_folder import read_args
-from training.teacher import INHERITED, Teacher
+from runs.run_folder import read_args
+from runs.teacher import INHERITED, Teacher
 from utils import load_data
 
 

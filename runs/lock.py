@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from errors import BadInput
+from common.errors import BadInput
 
 
 class FolderLock:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from errors import BadInput
-from files import whole_file
-from training.figures import plot_comparison
-from untrusted import as_cell
+from common.errors import BadInput
+from common.files import whole_file
+from runs.figures import plot_comparison
+from common.untrusted import as_cell
 from utils import noise_in_words
 
 COLUMNS = [

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import main_gen_teacher
-from errors import BadInput, RunFailure
-from files import CheckedFiles, check_intact, read_json, whole_file, write_json
+from common.errors import BadInput, RunFailure
+from common.files import CheckedFiles, check_intact, read_json, whole_file, write_json
 from models import build_model, load_weights
 from supervision.table import PredictionTable
 from training.loop import evaluate
-from training.run_folder import COLUMNS, RunFolder, check_free, checkpoint_path, network_of, read_args, write_metrics
+from runs.run_folder import COLUMNS, RunFolder, check_free, checkpoint_path, network_of, read_args, write_metrics
 from utils import experiment_parser, get_loaders
 
 

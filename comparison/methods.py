@@ -3,11 +3,12 @@
 import contextlib
 from functools import partial
 
-from files import as_json, check_intact, naming, read_json
+from common.files import as_json, check_intact, naming, read_json
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
-from training import comparison, together
-from training.teacher import Teacher
+from comparison import results as comparison
+from training import together
+from runs.teacher import Teacher
 
 # What teaches each method: OHT's network or table, at its last epoch or at the one that validation chose.
 TEACHERS = {

@@ -7,11 +7,11 @@ import sys
 import warnings
 from pathlib import Path
 
-from errors import BadInput
-from files import read_json
+from common.errors import BadInput
+from common.files import read_json
 from models import build_model, check_net, load_weights
 from supervision.table import PredictionTable, sidecar_path
-from training.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
+from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
 
 EARLY = 0.25  # weight of the first prediction from which a table counts as an early one
 

@@ -1,4 +1,4 @@
-"""untrusted.py: files that lie about their size or want to run, and damage anywhere: a line, never more."""
+"""common/untrusted.py: files that lie about their size or want to run, and damage anywhere: a line, never more."""
 
 import contextlib
 import io
@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import untrusted
+from common import untrusted
 from data.datasets import open_dataset
 from data.images import FolderImages
 from data.noise import read_labels
-from errors import BadInput
+from common.errors import BadInput
 from models import build_model, load_weights
-from untrusted import as_cell, from_cell, load_npy, load_npz, load_pt, printable, valid_text
+from common.untrusted import as_cell, from_cell, load_npy, load_npz, load_pt, printable, valid_text
 
 TERA = 2**40
 

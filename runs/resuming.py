@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from errors import BadInput
-from files import check_intact, read_json
-from training.device import check_description
-from training.lock import check_unlocked
-from untrusted import load_pt
+from common.errors import BadInput
+from common.files import check_intact, read_json
+from common.hardware import check_description
+from runs.lock import check_unlocked
+from common.untrusted import load_pt
 
 # Flags that may differ from the run's: they change nothing of what is learned, say where things lie now (what the
 # files hold is compared instead), or are compared elsewhere.

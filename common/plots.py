@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from files import name_file
+from common.files import name_file
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; a method has one colour everywhere.
 METHOD_COLORS = {

@@ -11,7 +11,7 @@ import os
 import zlib
 from pathlib import Path
 
-from errors import BadInput
+from common.errors import BadInput
 
 CHECKSUMS = "checksums.json"
 PARTIAL = ".partial"

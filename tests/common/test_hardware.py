@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from errors import BadInput
-from training import device as device_module
-from training.device import Hardware, hardware_name, native_bfloat16, pick_device
+from common.errors import BadInput
+from common import hardware as device_module
+from common.hardware import Hardware, hardware_name, native_bfloat16, pick_device
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 MPS = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device here")

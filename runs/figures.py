@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from paths.plots import METHOD_COLORS, SPLIT_COLORS, figure, plain, save
+from common.plots import METHOD_COLORS, SPLIT_COLORS, figure, plain, save
 
 
 def plot_curves(rows, path):
