@@ -13,8 +13,8 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors
-from models.stacked import STACKED_NETS
-from comparison import results as comparison, methods
+from comparison import methods
+from comparison import results as comparison
 from training.experiment import Experiment
 from comparison.methods import METHODS, TEACHERS
 from runs.run_folder import RESULTS
@@ -41,11 +41,6 @@ def make_parser():
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
-    flag(
-        "--vectorize_seeds",
-        action="store_true",
-        help="train a method's seeds at once, as one network (on a CPU faster for 8x8 images, slower for 32x32)",
-    )
     flag(
         "--path",
         type=errors.name,
@@ -84,33 +79,6 @@ def find_project(name, problems):
     return runs[0].parent.name if runs else None
 
 
-def check_at_once(args, problems):
-    """Whether --vectorize_seeds can be: asked once the flags of a run that is gone on with are known."""
-    if not args.vectorize_seeds or "net" in problems.broken:
-        return
-    if args.net not in STACKED_NETS:
-        problems.add(
-            f"--vectorize_seeds: is for small networks, not {args.net}; give --net {STACKED_NETS[0]}, or drop it"
-        )
-    if args.amp == "fp16":
-        problems.add(
-            "--vectorize_seeds: cannot scale each seed's loss, which --amp fp16 needs; give --amp bf16 or auto"
-        )
-    if args.wandb != "disabled":
-        problems.add(
-            f"--vectorize_seeds: trains several runs at once, --wandb {args.wandb} follows one; drop one of them"
-        )
-
-
-def rounds(experiment):
-    """(method, [Experiment of a seed]) in the order of training, those that are trained at once together."""
-    args = experiment.args
-    seeds = (experiment if i == 0 else experiment.with_seed(args.seed + i).start() for i in range(args.seeds))
-    for at_once in [list(seeds)] if args.vectorize_seeds else ([of_seed] for of_seed in seeds):
-        for method in args.methods:
-            yield method, at_once
-
-
 def write_results(run, results):
     with run.files.together() as open_file, open_file("results.csv", "w") as f:
         comparison.write_results(f, results)
@@ -121,7 +89,6 @@ def main(argv=None) -> Path | None:
     args, problems = make_parser().parse_collecting(argv)
     folder = settle(args, problems)
     experiment = Experiment(args, problems, folder)
-    check_at_once(args, problems)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
@@ -129,17 +96,16 @@ def main(argv=None) -> Path | None:
     experiment.start()
     results, curves = [], {method: [] for method in args.methods}
     with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
-        for method, at_once in rounds(experiment):
-            found = {of_seed: methods.read_result(method, of_seed.args, folder) for of_seed in at_once}
-            missing = [of_seed for of_seed, result in found.items() if result is None]
-            if missing:
-                found |= zip(missing, methods.train_method(method, missing, folder), strict=True)
-            for row, accuracies in found.values():
+        for seed in range(args.seed, args.seed + args.seeds):
+            of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
+            for method in args.methods:
+                done = methods.read_result(method, of_seed.args, folder)
+                row, accuracies = done or methods.train_method(method, of_seed, folder)
                 results.append(row)
                 curves[method].append(accuracies)
                 print(comparison.progress_line(row), flush=True)
-            if missing:
-                write_results(whole, results)
+                if not done:
+                    write_results(whole, results)
         write_results(whole, results)
         print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]

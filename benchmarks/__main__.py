@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import distill, primitives, published_style, ratios, saving, scaling, startup, steps, sweeps
+from benchmarks import distill, primitives, published_style, ratios, saving, scaling, startup, steps
 from benchmarks.side_by_side import run
 from benchmarks.workload import NETS, Workload
 from common.errors import CheckedParser, one_of, run_script
@@ -24,7 +24,6 @@ SECTIONS = {
     "steps": steps,
     "published_style": published_style,
     "distill": distill,
-    "sweeps": sweeps,
     "scaling": scaling,
     "saving": saving,
     "startup": startup,

@@ -3,7 +3,6 @@
 Everything is checked before anything is written or downloaded; then `start()` makes it ready.
 """
 
-import contextlib
 import copy
 import json
 import time
@@ -24,7 +23,6 @@ from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from runs.resuming import take_over
 from runs.run_folder import RunFolder, check_free
-from training.together import Training
 from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
 # With a flag of these unread, what opening the data or checking it says would only mislead.
@@ -161,33 +159,14 @@ class Experiment:
         resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
         return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
-    def train(self, target, loss=cross_entropy, **settings):
-        """Train a fresh network on a p_tar object; settings: of training(). Returns (RunFolder, TrainingState)."""
-        with self.training(target, **settings) as t:
-            self.fit(t, loss)
-            t.run.finish(t.state)
-        return t.run, t.state
+    def train(
+        self, target, loss=cross_entropy, *, temperature=1.0, path=None, watch=None, log=print, label="", **resolved
+    ):
+        """Train a fresh network on a p_tar object, or resume its training. Returns (RunFolder, TrainingState).
 
-    def fit(self, t, loss):
-        """Train one of training()'s to its end."""
-        fit(t.state, t.run, self.args, self.hardware, t.target, t.valid, t.test, loss=loss, observers=t.observers)
-
-    def tell_result(self, run, state, *commands):
-        """At the end: what came out, and what can be done with it."""
-        last = state.rows[-1]
-        print(f"last epoch, {last['epoch']}: {_accuracies(last)}")
-        if self.selects:
-            epoch, _ = state.best["acc"]
-            print(f"best epoch, {epoch}: {_accuracies(state.rows[epoch])}")
-        for command in commands:
-            print(f"next: python {command}")
-
-    @contextlib.contextmanager
-    def training(self, target, *, temperature=1.0, path=None, watch=None, log=print, label="", **resolved):
-        """A Training of a fresh network on a p_tar object, or of one that is gone on with, in a run folder at path.
-
-        temperature: of the predictions that the table averages. watch(run, state) -> more observers. log: gets
-        a line of figures an epoch. label: for the progress bar, None: without one. resolved: more for args.json.
+        temperature: of the predictions that the table averages. path: of the run folder (the experiment's when not
+        given). watch(run, state) -> more observers. log: gets a line of figures an epoch. label: for the progress
+        bar. resolved: more for args.json.
         """
         args, table = self.args, None
         if self.selects:
@@ -199,7 +178,7 @@ class Experiment:
             observers = [
                 *([TableUpdater(table, temperature)] if self.selects else []),
                 *(watch(run, state) if watch else []),
-                *([ProgressBar(state, len(self.train_loader), args.epochs, label)] if label is not None else []),
+                ProgressBar(state, len(self.train_loader), args.epochs, label),
                 EpochLog(state, args.epochs, log),
             ]
             run.restore(state)
@@ -207,7 +186,29 @@ class Experiment:
                 print(f"{run.path}: {_progress(state, args)}")
             if args.wandb != "disabled" and state.epoch < args.epochs:
                 observers.append(WandbTracker(state, args, run.path))
-            yield Training(run, state, target, observers, self.valid_loader, self.test_loader)
+            fit(
+                state,
+                run,
+                args,
+                self.hardware,
+                target,
+                self.valid_loader,
+                self.test_loader,
+                loss=loss,
+                observers=observers,
+            )
+            run.finish(state)
+        return run, state
+
+    def tell_result(self, run, state, *commands):
+        """At the end: what came out, and what can be done with it."""
+        last = state.rows[-1]
+        print(f"last epoch, {last['epoch']}: {_accuracies(last)}")
+        if self.selects:
+            epoch, _ = state.best["acc"]
+            print(f"best epoch, {epoch}: {_accuracies(state.rows[epoch])}")
+        for command in commands:
+            print(f"next: python {command}")
 
     def new_state(self, table=None):
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
