@@ -1,9 +1,4 @@
-# make demo: compare the methods on real handwritten digits with noisy labels (about two minutes after the install)
-# make test: all tests; make lint: ruff. Each makes .venv and installs what is needed first, once.
-# make bench: speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
-# make test-oldest: the core's tests on the oldest versions that requirements.txt allows (.venv-oldest, a large download)
-# make faults: kills, full disks, flipped bits, malformed input, in numbers that make test has no time for (15 minutes)
-# make notebooks: all four executed with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..." for recorded runs
+# make help lists what there is. Each target makes .venv and installs what it needs first, once.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,23 +9,33 @@ export GOMP_SPINCOUNT ?= 1000
 
 OLDEST := .venv-oldest
 
-.PHONY: install demo test test-oldest faults lint bench notebooks clean
+.PHONY: help install demo test test-oldest faults lint bench notebooks clean
 
-install: $(VENV)/.installed
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "%-11s %s\n", $$1, $$2 }'
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+install: $(VENV)/.installed  ## .venv with what the scripts need
+
+$(VENV)/.python:
 	@test -x $(RUN) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed; run: make PYTHON=python3.12" >&2; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python requirements.txt constraints.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	touch $@
 
-demo: install
+demo: install  ## compare the methods on real digits with noisy labels (two minutes after the install)
 	$(RUN) old_cifar_noisy.py --dataset digits --net smallcnn --ny_ratio 0.4 --ny_kind symmetric --augment none \
 		--epochs 20 --batch_size 128 --lr 0.1 --seeds 3 --path demo --overwrite
 
 # a file of tests a process; the faults apart, which start processes of their own
-test: install
+test: $(VENV)/.installed-dev  ## all tests, under 10 minutes
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/faults
 
@@ -41,22 +46,22 @@ $(OLDEST)/.installed: requirements.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(OLDEST)/exact.txt pytest hypothesis
 	touch $@
 
-test-oldest: $(OLDEST)/.installed
+test-oldest: $(OLDEST)/.installed  ## the core's tests on the oldest versions that requirements.txt allows (a large download)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest tests/supervision tests/training tests/models tests/data tests/paths
 
-faults: install
+faults: $(VENV)/.installed-dev  ## kills, full disks, flipped bits, malformed input, in numbers (15 minutes)
 	FAULTS_KILLS=50 FAULTS_FLIPS=1000 FAULTS_FULL_DISKS=30 FAULTS_MALFORMED=200 FAULTS_STARTS=5 FAULTS_SCRIPTS=5 \
 		$(RUN) -m pytest tests/faults -s
 
-lint: install
+lint: $(VENV)/.installed-dev  ## ruff
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: install
+bench: install  ## speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
 	$(RUN) -m benchmarks $(BENCH_FLAGS)
 
-notebooks: install
+notebooks: $(VENV)/.installed-dev  ## execute them with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..."
 	$(RUN) notebooks/execute.py $(NOTEBOOK_FLAGS)
 
-clean:
+clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache .hypothesis
