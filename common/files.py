@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import zlib
 from pathlib import Path
 
 from common.errors import BadInput
@@ -131,14 +130,12 @@ def sync_folder(folder):
 
 
 def write_json(path, content):
-    """A JSON object, with a crc32 of its content, which read_json compares."""
     with whole_file(path, "w") as f:
         f.write(as_json(content))
 
 
 def as_json(content):
-    """The text of a JSON object, with a crc32 of its content."""
-    return json.dumps({**content, "crc32": _crc32(content)}, indent=1) + "\n"
+    return json.dumps(content, indent=1) + "\n"
 
 
 def read_json(path):
@@ -151,12 +148,5 @@ def read_json(path):
         raise BadInput(f"{path}: not readable as JSON ({problem}); take an intact copy") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected a JSON object; take an intact copy")
-    written = content.pop("crc32", None)
-    if written is not None and written != _crc32(content):
-        raise BadInput(f"{path}: is not what was written (its crc32 differs): damaged or changed; take an intact copy")
+    content.pop("crc32", None)  # which earlier versions wrote
     return content
-
-
-def _crc32(content):
-    as_read = json.loads(json.dumps(content))  # keys that are no text become text
-    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())

@@ -16,15 +16,8 @@ import torch
 from common.errors import BadInput
 
 PRECISIONS = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --amp and what it is called in files
-# describe() in an environment.json: the values that decide what is computed, and what is only compared
-DECIDING = {
-    "device": ("cuda", "mps", "cpu"),
-    "precision": tuple(PRECISIONS.values()),
-    "channels_last": (True, False),
-    "tf32": (True, False),
-    "cudnn_benchmark": (True, False),
-    "compiled": (True, False),
-}
+# describe() in an environment.json: what decides what is computed, and what is only compared
+DECIDING = ("device", "precision", "channels_last", "tf32", "cudnn_benchmark", "compiled")
 TOLD = ("hardware", "threads", "torch")
 SMALL = 2_000_000  # weights; below, a GPU waits for the launches of its kernels, which CUDA graphs save
 # --compile auto: seconds of training from which it is on. An estimate: compiling takes about a minute, and must save a
@@ -231,17 +224,6 @@ def _threads(wanted=None):
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     return min(wanted or torch.get_num_threads(), usable_cpus())
-
-
-def check_description(found, file):
-    """BadInput when an environment.json lacks something of Hardware.describe(), or has it as nothing that can be."""
-    wrong = [name for name, values in DECIDING.items() if found.get(name) not in values]
-    wrong += [name for name in ("hardware", "torch") if not isinstance(found.get(name), str)]
-    threads = found.get("threads")
-    wrong += ["threads"] if type(threads) is not int or not 1 <= threads < 2**16 else []
-    if wrong:
-        told = ", ".join(f"{name} {found.get(name)!r:.40}" for name in wrong)
-        raise BadInput(f"{file}: {told} cannot have been written by a run; take an intact copy")
 
 
 def hardware_name(device):

@@ -1,17 +1,14 @@
 """The look of every figure of the project: importing this sets matplotlib's style."""
 
-import contextlib
-import os
 import textwrap
 import warnings
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from common.files import name_file
+from common.files import whole_file
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; a method has one colour everywhere.
 METHOD_COLORS = {
@@ -90,25 +87,9 @@ def evenly(count, most):
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-@contextlib.contextmanager
-def whole(path):
-    """Yield a temporary path; what is written there takes the name `path` when the block ends without exception."""
-    partial = Path(f"{path}.partial")
-    try:
-        yield partial
-        with open(partial, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(partial, path)
-    except OSError as problem:
-        name_file(problem, path)
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def save(fig, path, title=None):
     """Write a figure as PNG, whole or not at all; under a title, where there is one."""
     if title:
         fig.suptitle(wrapped(fig, title))
-    with whole(path) as partial:
-        fig.savefig(partial, format="png")
+    with whole_file(path) as f:
+        fig.savefig(f, format="png")

@@ -1,13 +1,11 @@
 """The result of a comparison from one start: results.csv, the table with its intervals, comparison.png."""
 
 import csv
-import math
 
 import numpy as np
 import torch
 from scipy import stats
 
-from common.errors import BadInput
 from common.files import whole_file
 from runs.figures import plot_comparison
 from common.untrusted import as_cell
@@ -42,20 +40,6 @@ def labels_recovered(target, loader):
         wrong += int(mislabelled.sum())
         recovered += int((mislabelled & (target(x, ny, idx).argmax(1) == y)).sum())
     return recovered / wrong if wrong else None
-
-
-def check_result(found, file, method, args):
-    """BadInput when what a result.json holds is not the row and the test accuracies of a method that is done."""
-    row, accuracies = found.get("row"), found.get("test_acc")
-    fits = isinstance(row, dict) and row.keys() == set(COLUMNS) and isinstance(accuracies, list)
-    fits = fits and row["method"] == method and row["seed"] == args.seed and len(accuracies) == args.epochs
-    if fits:
-        figures = {*COLUMNS} - {"method", "seed", "noise", "noise_kind"}
-        numbers = [row[name] for name in figures if name != "labels_recovered" or row[name] is not None]
-        fits = all(type(v) in (int, float) and math.isfinite(v) for v in numbers + accuracies)
-        fits = fits and type(row["noise"]) in (int, float, str) and isinstance(row["noise_kind"], str)
-    if not fits:
-        raise BadInput(f"{file}: is no result of {method} in this comparison; delete it, and --resume makes it anew")
 
 
 def result_row(method, args, data, state, recovered):

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common import plots
+from common.files import whole_file
 from paths import simplex
 from common.plots import plain
 
@@ -142,8 +143,8 @@ def _film(fig, moving, show, num_steps, seconds, colors, out):
         red, green, blue = np.asarray(canvas.buffer_rgba()).transpose(2, 0, 1)[:3] >> 3
         frames.append(nearest[red, green, blue])
     data = fitting_gif(frames, steps, seconds, palette)
-    with plots.whole(out) as partial:
-        partial.write_bytes(data)
+    with whole_file(out) as f:
+        f.write(data)
 
 
 def fitting_gif(frames, steps, seconds, palette):

@@ -10,12 +10,13 @@ import hashlib
 import html
 import io
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from common.files import whole_file
 
 LIMIT = 10_000  # cards
 STEPS = 64  # points of a drawn path
@@ -103,7 +104,8 @@ def write_report(
         ),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("html"))
-    _write_whole(Path(out), page.encode("utf-8", "replace"))
+    with whole_file(out) as f:
+        f.write(page.encode("utf-8", "replace"))
 
 
 def _earlier(marks):
@@ -244,15 +246,3 @@ def _smallest_type(num_classes):
 
 def _get(reasons, idx):
     return reasons.get(idx, "") if isinstance(reasons, dict) else reasons[idx]
-
-
-def _write_whole(out, content):
-    partial = out.with_name(out.name + ".partial")
-    try:
-        with open(partial, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)

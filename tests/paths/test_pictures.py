@@ -474,7 +474,7 @@ def test_nothing_is_written_when_drawing_fails(tmp_path, monkeypatch):
     out.write_bytes(b"before")
 
     def fails(fig, file, **settings):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fails)
