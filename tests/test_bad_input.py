@@ -13,12 +13,12 @@ import torch
 
 import analyze_paths
 import cifar10h_gen_path
-from common import errors
 import evaluate
 import main_distill
 import main_gen_path
 import main_gen_teacher
 import old_cifar_noisy
+from common import errors
 from data import download, refolder_tiny_imagenet
 from models import build_model
 
