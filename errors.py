@@ -265,9 +265,7 @@ def is_out_of_memory(problem):
     if isinstance(problem, OSError):
         return problem.errno == errno.ENOMEM
     words = r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED|bad_alloc|DefaultCPUAllocator"
-    return (
-        isinstance(problem, MemoryError) or isinstance(problem, RuntimeError) and bool(re.search(words, str(problem)))
-    )
+    return isinstance(problem, RuntimeError) and re.search(words, str(problem)) is not None
 
 
 def _is_of_the_system(problem):
