@@ -312,6 +312,6 @@ def _open_streams():
 def _as_shown(problem):
     """Bytes of a file's name that are no UTF-8 as they are; what the terminal's encoding lacks as \\xe9 and such."""
     text = problem.object[problem.start : problem.end]
-    if all("\udc80" <= c <= "\udcff" for c in text):
+    if isinstance(text, bytes) or all("\udc80" <= c <= "\udcff" for c in text):  # bytes: being read again
         return codecs.lookup_error("surrogateescape")(problem)
     return codecs.lookup_error("backslashreplace")(problem)
