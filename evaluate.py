@@ -13,14 +13,15 @@ import numpy as np
 import torch.nn.functional as F
 
 from common import errors
-from common.files import read_json, whole_file, write_json
-from common.hardware import PRECISIONS, Hardware, check_description, pick_device
+from common.files import whole_file, write_json
+from common.hardware import PRECISIONS, Hardware, pick_device
 from common.untrusted import as_cell
 from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
 from models import load_weights
 from runs.figures import plot_confusion, plot_reliability
+from runs.resuming import read_environment
 from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
 from training.loop import metrics, predict
 from utils import EVAL_BATCH, get_test_loader
@@ -51,11 +52,9 @@ def make_parser():
 
 def choose_hardware(args):
     """Hardware by --device and --amp; for --amp auto, where the run's folder says so, in the run's precision."""
-    file, amp = Path(args.run_dir) / "environment.json", args.amp
-    if amp == "auto" and file.is_file():
-        found = read_json(file)
-        check_description(found, file)
-        amp = {precision: amp for amp, precision in PRECISIONS.items()}[found["precision"]]
+    run_dir, amp = Path(args.run_dir), args.amp
+    if amp == "auto" and (run_dir / "environment.json").is_file():
+        amp = {precision: amp for amp, precision in PRECISIONS.items()}[read_environment(run_dir)["precision"]]
         if amp == "fp16" and pick_device(args.device).type == "cpu":
             amp = "off"
     return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off"))

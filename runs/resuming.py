@@ -51,9 +51,7 @@ def take_over(args, folder, problems):
             return None
         check_unlocked(folder)
         saved = read_json(check_intact(folder / "args.json"))
-        environment = read_json(check_intact(folder / "environment.json"))
-        if not {*DECIDING, *TOLD} <= environment.keys():
-            raise BadInput(f"{folder / 'environment.json'}: does not say what the run ran on; take an intact copy")
+        environment = read_environment(folder)
         for name, ours in list(vars(args).items()):
             if name not in saved or name in ("given", "resume", "overwrite", "check"):
                 continue
@@ -94,6 +92,15 @@ def check_resolved(folder, saved, now):
                 f"--resume: {name} is {short['there']} in {folder} and {short['here']} here: data, labels or teacher "
                 "are others; give those that the run was started with"
             )
+
+
+def read_environment(folder):
+    """A run's environment.json. BadInput when it is damaged or lacks what decides how networks are run."""
+    file = folder / "environment.json"
+    found = read_json(check_intact(file))
+    if not {*DECIDING, *TOLD} <= found.keys():
+        raise BadInput(f"{file}: does not say what the run ran on; take an intact copy")
+    return found
 
 
 def read_last(file):

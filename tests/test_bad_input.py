@@ -27,7 +27,7 @@ SCRIPTS = {
     "student": main_distill,
     "comparison": old_cifar_noisy,
 }
-REPOSITORY = Path(errors.__file__).parent
+REPOSITORY = Path(__file__).parent.parent
 DIGITS = "--dataset digits --net smallcnn --device cpu".split()
 
 

@@ -16,7 +16,7 @@ from common import errors
 from runs import run_folder
 from training import experiment
 
-REPOSITORY = Path(errors.__file__).parent
+REPOSITORY = Path(__file__).parent.parent
 FOLDER = "results/Gen_teacher/smallcnndigits_cosine"
 SHORTAGES = [
     lambda: torch.empty(10**15),

@@ -284,7 +284,7 @@ def test_a_worker_that_dies_or_raises_ends_the_run_with_a_message(folder, ends, 
 def test_a_process_ends_though_its_workers_read_on(folder):
     """Python would wait for them for ever: they ignore the signal that it ends them with."""
     code = f"import pathlib, tests.data.test_loader as t; t.read_deadly(pathlib.Path({str(folder)!r}), 'trained')"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(errors.__file__).parent, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], start_new_session=True)
     try:
         assert process.wait(120) == 7
     finally:

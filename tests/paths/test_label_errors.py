@@ -142,9 +142,9 @@ def test_each_score_that_is_no_measure_written_out_for_a_sample(run):
             assert found[name][sample] == pytest.approx(value, rel=2e-3, abs=2e-3), name
 
 
-@pytest.mark.parametrize("num_steps, step", [(20, 8), (9, 8), (8, 7), (5, 4), (1, 0)])
+@pytest.mark.parametrize("num_steps, step", [(20, 7), (9, 7), (8, 7), (5, 4), (1, 0)])
 def test_no_step_is_taken_before_the_filters_window_is_full(num_steps, step):
-    """Where every step tells as much, the first one whose filter, of factor 1/8, has seen 8 steps, or the last."""
+    """Where every step tells as much, that after the seven left out, or the last."""
     q = np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.125, 0.125, 0.75]])
     path = np.repeat(q[:, None], num_steps, axis=1).astype(np.float32)
     assert telling_step(path, np.array([0, 0, 0]), 0.125) == step

@@ -478,7 +478,7 @@ def test_nothing_is_written_when_drawing_fails(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError):
         pictures.simplex_paths(scene, {"a": [1]}, out, "title")
     monkeypatch.setattr(simplex.Trail, "show", lambda trail, time: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -212,7 +212,7 @@ def test_an_error_while_writing_leaves_the_earlier_file(tmp_path, monkeypatch):
     for broken in ("os.fsync", "os.replace"):
         with monkeypatch.context() as patch:
             patch.setattr(broken, lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-            with pytest.raises(OSError, match="disk full"):
+            with pytest.raises(OSError):
                 write_report(tmp_path / "report.html", **example(name="other"))
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

@@ -107,7 +107,9 @@ def test_a_bar_is_quiet_where_there_is_no_terminal(monkeypatch):
 
 def test_the_log_has_a_line_an_epoch():
     lines = []
-    EpochLog(state_after(0), 200, lines.append).after_epoch(0, None)
+    state = state_after(0)
+    state.best["acc"] = (0, 0.375)
+    EpochLog(state, 200, lines.append).after_epoch(0, None)
     (line,) = lines
     assert line.startswith("epoch   0/199  lr 0.1  ") and "valid 0.3750*" in line and "test 0.6250" in line
     assert line.endswith("1.5 s, 5.0 min left")  # 199 epochs of 1.5 s
@@ -127,7 +129,9 @@ class Terminal(io.StringIO):
 
 def test_a_bar_says_the_epoch_as_the_log_does_the_best_so_far_and_when_it_evaluates(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    bar = ProgressBar(state_after(0), updates_per_epoch=3, epochs=5)
+    state = state_after(0)
+    state.best["acc"] = (0, 0.375)
+    bar = ProgressBar(state, updates_per_epoch=3, epochs=5)
     for update in range(3, 6):
         bar.after_forward(update, 1, None, None)
         assert ("evaluating" in sys.stderr.getvalue()) == (update == 5)
