@@ -12,7 +12,6 @@ from scipy import stats
 
 from data.loader import IndexedLoader
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
-from comparison import results as comparison
 from comparison.results import (
     ACCURACY,
     CALIBRATION,
@@ -23,7 +22,6 @@ from comparison.results import (
     result_row,
     write_results,
 )
-from comparison.methods import METHODS
 
 
 def result(method, seed, last, best=None, recovered=0.0, **more):
@@ -216,8 +214,11 @@ def test_the_report_heads_the_table_with_the_realised_noise(tmp_path):
     assert "the test set chose" in report(results, SimpleNamespace(**{**vars(args), "valid_size": 0}), curves, tmp_path)
 
 
-def test_every_method_of_the_script_has_a_colour():
-    from common.plots import METHOD_COLORS
+def test_a_target_that_asks_for_the_students_logits_gets_them():
+    class Itself:
+        def __call__(self, x, label, idx, logits):
+            return logits.softmax(1)
 
-    assert set(METHODS) <= set(METHOD_COLORS)
-    assert comparison.progress_line(result("OHT", 0, 0.5))
+    says = torch.eye(3)[torch.tensor([1, 0, 2, 0, 2, 0, 0])]
+    grey = lambda x: x.mean((1, 2, 3)).round().long()  # noqa: E731
+    assert labels_recovered(Itself(), loader(), lambda x: says[grey(x)]) == 0.5
