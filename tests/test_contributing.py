@@ -12,9 +12,13 @@ import torchvision
 import main_distill
 import main_gen_teacher
 import old_cifar_noisy
+from common import interruption
+from common.errors import Interrupted
 from data import datasets
 from supervision import targets
 from supervision.targets import METHODS
+from training import loop
+from training.experiment import Experiment
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -81,3 +85,34 @@ def test_the_example_of_a_data_set_downloads_when_it_may_and_not_before(quick, w
     assert FakeSVHN.downloads == ["train", "test"]
     with np.load(run / "labels.npz") as kept:
         np.testing.assert_array_equal(kept["y"], np.arange(300) % 10)
+
+
+@pytest.mark.parametrize("update", [2, 5, 8])  # 4 updates an epoch; at 8, stopped in the evaluation after them
+def test_the_example_of_an_observer_survives_a_stop_and_its_resuming(quick, workplace, monkeypatch, update):
+    code = re.search(r"```python\n(class Entropy:.*?)```", CONTRIBUTING, re.DOTALL)[1]
+    names = {"torch": torch, "print": lambda *what: said.append(what)}
+    exec(code, names)
+    train = Experiment.train
+    watch = lambda run, state: [names["Entropy"]()]  # noqa: E731
+    monkeypatch.setattr(Experiment, "train", lambda *a, **more: train(*a, watch=watch, **more))
+    said = []
+    main_gen_teacher.main(quick("--run_name", "whole"))
+    whole, said = said, []
+    end_update, evaluate = loop.end_update, loop.evaluate
+
+    def stop_after_an_update(state, *what):
+        end_update(state, *what)
+        if state.update == update:
+            interruption._noted = 15
+
+    def stop_in_an_evaluation(*what):
+        if said:
+            interruption._noted = 15
+        return evaluate(*what)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        name, stop = ("evaluate", stop_in_an_evaluation) if update == 8 else ("end_update", stop_after_an_update)
+        patch.setattr(loop, name, stop)
+        main_gen_teacher.main(quick("--run_name", "stopped"))
+    main_gen_teacher.main(quick("--run_name", "stopped", "--resume"))
+    assert said == whole and [epoch for epoch, _ in said] == [0, 1]

@@ -191,7 +191,7 @@ class Experiment:
         with self.new_run(path, **resolved) as run:
             run.keeps_best = self.selects
             state = self.new_state(table)
-            observers = [
+            state.observers = observers = [
                 *([TableUpdater(table, temperature)] if self.selects else []),
                 *(watch(run, state) if watch else []),
                 ProgressBar(state, len(self.train_loader), args.epochs, label),
