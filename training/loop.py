@@ -7,7 +7,8 @@ within an evaluation: what is saved then goes on with the next update, and an ev
 again.
 
 An observer that has to remember something may also define state_dict(), of tensors, numbers, text, lists and dicts, and
-load_state_dict(state): a resumed run gives it back. Within an epoch, those without are told before_epoch again.
+load_state_dict(state): a resumed run gives it back. It is asked for before the first epoch, too. Within an epoch, those
+without are told before_epoch again.
 """
 
 import contextlib
