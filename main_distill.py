@@ -16,19 +16,16 @@ from common.files import sha256_of
 from models import NETS
 from runs.run_folder import RESULTS
 from runs.teacher import Teacher
-from supervision.losses import distillation_loss
 from supervision.table import read_distributions
-from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
+from supervision.targets import Given, TeacherTable, teach_types
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
-
-TAUGHT = ("net", "table")
 
 
 def make_parser():
     parser = experiment_parser(__doc__, batch_size=256, proj_name=None)
     flag = parser.add_argument_group("the target").add_argument
-    flag("--teach_type", default="net", help="what to train on", **errors.one_of([*TAUGHT, "onehot", "smooth", "true"]))
+    flag("--teach_type", default="net", help="what to train on", **errors.one_of(teach_types()))
     flag(
         "--teach_path",
         default="resnet18cifar100_cosine",
@@ -71,67 +68,71 @@ def read_true_probs(args, dataset):
     return probs
 
 
-def make_target(args, teacher, experiment):
-    """The p_tar object of --teach_type. Raises BadInput when its file does not fit the data."""
+def read_teacher(args, method, teacher, experiment):
+    """What teaches the method, a network on the CPU yet. Raises BadInput when its file does not fit the data."""
     dataset, device = experiment.dataset, experiment.hardware.device
-    if args.teach_type == "net":
-        return TeacherNetwork(teacher.read_network(args, dataset, args.teach_net), args.tau)
-    if args.teach_type == "table":
-        return TeacherTable(teacher.read_table(dataset).values.to(device), args.tau)
-    if args.teach_type == "true":
-        return TrueDistribution(read_true_probs(args, dataset).to(device))
-    if args.teach_type == "smooth":
-        return SmoothedLabel(dataset.num_classes, args.ls_eps)
-    return OneHot(dataset.num_classes)
+    if method.teacher == "net":
+        return teacher.read_network(args, dataset, args.teach_net)
+    if method.teacher == "table":
+        return teacher.read_table(dataset).values.to(device)
+    if method.teacher == "truth":
+        return read_true_probs(args, dataset).to(device)
+    return experiment.new_table() if method.teacher == "own table" else None
 
 
-def target_file(args, teacher):
+def target_file(args, method, teacher):
     """The file that the target is read from, or None."""
-    if args.teach_type in TAUGHT:
-        return teacher.file(".npy" if args.teach_type == "table" else ".pt")
-    return args.true_probs if args.teach_type == "true" else None
+    if method.is_taught:
+        return teacher.file(".npy" if method.teacher == "table" else ".pt")
+    return args.true_probs if method.teacher == "truth" else None
 
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
     known = "teach_type" not in problems.broken  # else no word about the teacher that the default would need
-    taught, teacher = args.teach_type in TAUGHT, None
-    if (taught and known) or "teach_path" in args.given:
+    method, teacher = teach_types()[args.teach_type], None
+    if (method.is_taught and known) or "teach_path" in args.given:
         with problems.collect():
-            teacher = Teacher(args.teach_path, args.teach_type, args.teach_name)
+            teacher = Teacher(args.teach_path, method.teacher, args.teach_name)
             teacher.pass_on_settings(args, problems)
     if args.proj_name is None:
         args.proj_name = f"Distill_{Path(os.path.abspath(args.teach_path)).name if teacher else args.dataset}"
-    kind = f"{args.teach_type}_{args.teach_name}" if taught else args.teach_type
+    kind = f"{args.teach_type}_{args.teach_name}" if method.is_taught else args.teach_type
     experiment = Experiment(
         args,
         problems,
         RESULTS / args.proj_name / f"{kind}_{run_name(args)}",
         also_check=teacher and teacher.check_data,
     )
-    if experiment.ready and known and (teacher or not taught):
+    if experiment.ready and known and (teacher or not method.is_taught):
         with problems.collect():
-            target = make_target(args, teacher, experiment)
+            given = Given(experiment.dataset.num_classes, args, tau=args.tau)
+            given.teacher = read_teacher(args, method, teacher, experiment)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
 
     hardware = experiment.start().hardware
-    if taught:
-        print(*teacher.describe(args.teach_type), sep="\n")
-    if args.teach_type == "net":  # placed now that it is decided whether networks are compiled
-        target.forward = hardware.forward_of(hardware.place(target.teacher))
-    if args.teach_type == "table":
+    if method.is_taught:
+        print(*teacher.describe(method.teacher), sep="\n")
+    if method.teacher == "net":  # placed now that it is decided whether networks are compiled
+        given.forward = hardware.forward_of(hardware.place(given.teacher))
+    target = method.make(given)
+    if isinstance(target, TeacherTable):
         unvisited = target.count_unvisited(experiment.data.train_idx)
         print(
             f"{unvisited} of {len(experiment.data.train_idx)} training samples have no row in the teacher's table; "
             "they are trained on their own label"
         )
-    loss = partial(distillation_loss, tau=args.tau if taught else 1.0)
-    file = target_file(args, teacher)
+    loss = partial(method.loss, tau=args.tau if method.has_temperature else 1.0)
+    file = target_file(args, method, teacher)
     run, state = experiment.train(
-        target, loss, teacher=str(teacher.path) if teacher else None, target_sha256=file and sha256_of(file)
+        target,
+        loss,
+        table=given.teacher if method.teacher == "own table" else None,
+        teacher=str(teacher.path) if teacher else None,
+        target_sha256=file and sha256_of(file),
     )
     experiment.tell_result(run, state, f"evaluate.py {quote(str(run.path))}")
     print(run.path)

@@ -15,8 +15,8 @@ from shlex import quote
 from common import errors
 from comparison import methods
 from comparison import results as comparison
-from comparison.methods import METHODS, TEACHERS
 from runs.run_folder import RESULTS
+from supervision.targets import METHODS
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
@@ -33,9 +33,9 @@ def make_parser():
     flag(
         "--methods",
         nargs="+",
-        default=list(METHODS),
+        default=methods.names(),
         help="which to run; OHT is added where it has to teach",
-        **errors.one_of(METHODS),
+        **errors.one_of(methods.names()),
     )
     flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
@@ -60,7 +60,8 @@ def settle(args, problems):
         problems.add("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
-    args.methods = [m for m in METHODS if m in args.methods or (m == "OHT" and set(TEACHERS) & set(args.methods))]
+    wanted = set(args.methods) | {"OHT" for m in args.methods if METHODS[m].is_taught}
+    args.methods = [m for m in methods.names() if m in wanted]
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings

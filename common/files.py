@@ -54,9 +54,13 @@ def name_file(problem, path):
 def whole_file(path, mode="wb"):
     """Open a file that appears under its name only when the block ends without an exception."""
     path = Path(path)
-    with partial_file(path, mode) as f:
-        yield f
-    os.replace(path.with_name(path.name + PARTIAL), path)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial_file(path, mode) as f:
+            yield f
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class CheckedFiles:

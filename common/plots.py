@@ -10,16 +10,7 @@ from matplotlib.font_manager import fontManager
 
 from common.files import whole_file
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart; a method has one colour everywhere.
-METHOD_COLORS = {
-    "OHT": "#555555",
-    "LS": "#E69F00",
-    "KD": "#56B4E9",
-    "ESKD": "#0072B2",
-    "FilterKD": "#CC79A7",
-    "ES-FilterKD": "#D55E00",
-    "GT": "#009E73",
-}
+# Okabe & Ito's palette, which colour-blind readers can tell apart; a method's colour is in supervision/targets.py.
 SPLIT_COLORS = {"train": "#555555", "valid": "#E69F00", "test": "#0072B2"}
 
 # Of a learning path: the given label is red, the truth (clean label or p*) grey, the untrained network green.

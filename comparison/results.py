@@ -29,16 +29,17 @@ COLUMNS = [
 
 
 @torch.no_grad()
-def labels_recovered(target, loader):
+def labels_recovered(target, loader, student=None):
     """The share of mislabelled training samples whose p_tar, on the clean image, peaks at the true label.
 
-    target: a p_tar object. loader: the training loader. None where no sample is mislabelled.
+    target: a p_tar object. loader: the training loader. student: x -> logits, for targets that ask for them. None
+    where no sample is mislabelled.
     """
     wrong = recovered = 0
     for x, y, ny, idx in loader.clean():
         mislabelled = ny != y
         wrong += int(mislabelled.sum())
-        recovered += int((mislabelled & (target(x, ny, idx).argmax(1) == y)).sum())
+        recovered += int((mislabelled & (target(x, ny, idx, student and student(x)).argmax(1) == y)).sum())
     return recovered / wrong if wrong else None
 
 

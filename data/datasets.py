@@ -228,6 +228,17 @@ def cifar(args):
         dataset.train, dataset.test = (Split(torch.from_numpy(s.data), np.array(s.targets, np.int64)) for s in both)
         dataset.class_names = list(both[0].classes)
 
+    classes = CIFAR10_CLASSES if args.dataset == "cifar10" else CIFAR100_CLASSES
+    dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, num_test=10_000)
+    return filled_or_downloaded(dataset, fill, args)
+
+
+def filled_or_downloaded(dataset, fill, args):
+    """The data set, filled by fill(dataset, download) with what is in --data_dir; load() downloads what is absent.
+
+    fill: raises RuntimeError, as torchvision does, where download is False and the files are not there.
+    """
+
     def download(dataset):
         was_there = args.data_dir.exists()
         try:
@@ -240,8 +251,6 @@ def cifar(args):
                 "put torchvision's files there, or try again with a connection"
             ) from None
 
-    classes = CIFAR10_CLASSES if args.dataset == "cifar10" else CIFAR100_CLASSES
-    dataset = Dataset(args.dataset, 50_000, classes, 3, 32, mean=CIFAR_MEAN, std=CIFAR_STD, num_test=10_000)
     dataset._load = download
     try:
         fill(dataset, download=False)

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from common.plots import METHOD_COLORS, SPLIT_COLORS, figure, plain, save
+from common.plots import SPLIT_COLORS, figure, plain, save
+from supervision.targets import METHODS
 
 
 def plot_curves(rows, path):
@@ -59,8 +60,9 @@ def plot_comparison(results, curves, title, chooser, path):
     for method in methods:
         mean, spread = np.mean(curves[method], 0), _spread(curves[method])
         epochs = np.arange(len(mean))
-        left.plot(epochs, mean, color=METHOD_COLORS[method], label=method, lw=2)
-        left.fill_between(epochs, mean - spread, mean + spread, color=METHOD_COLORS[method], alpha=0.15, lw=0)
+        color = METHODS[method].color
+        left.plot(epochs, mean, color=color, label=method, lw=2)
+        left.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.15, lw=0)
     left.set(xlabel="epoch", ylabel="test accuracy (clean labels)", title="over training")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(ncols=2)
@@ -77,7 +79,7 @@ def plot_comparison(results, curves, title, chooser, path):
                 yerr=_spread(values[:, None]),
                 capsize=3,
                 hatch=hatch,
-                color=METHOD_COLORS[method],
+                color=METHODS[method].color,
                 edgecolor="white",
                 label=label if place == 0 else None,
             )

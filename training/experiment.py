@@ -159,23 +159,39 @@ class Experiment:
         resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
         return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
 
+    def new_table(self):
+        """A PredictionTable for train() to fill."""
+        sizes = self.dataset.num_train, self.dataset.num_classes
+        return PredictionTable(*sizes, self.args.smoothing, self.hardware.device)
+
     def train(
-        self, target, loss=cross_entropy, *, temperature=1.0, path=None, watch=None, log=print, label="", **resolved
+        self,
+        target,
+        loss=cross_entropy,
+        *,
+        table=None,
+        temperature=1.0,
+        path=None,
+        watch=None,
+        log=print,
+        label="",
+        **resolved,
     ):
         """Train a fresh network on a p_tar object, or resume its training. Returns (RunFolder, TrainingState).
 
-        temperature: of the predictions that the table averages. path: of the run folder (the experiment's when not
+        table: the new_table() to fill, where the target has to know it. temperature: of the predictions that it
+        averages. path: of the run folder (the experiment's when not
         given). watch(run, state) -> more observers. log: gets a line of figures an epoch. label: for the progress
         bar. resolved: more for args.json.
         """
-        args, table = self.args, None
+        args = self.args
         if self.selects:
             resolved["filt_tau"] = temperature
-            table = PredictionTable(len(self.data.y), self.dataset.num_classes, args.smoothing, self.hardware.device)
+            table = table or self.new_table()
         with self.new_run(path, **resolved) as run:
             run.keeps_best = self.selects
             state = self.new_state(table)
-            observers = [
+            state.observers = observers = [
                 *([TableUpdater(table, temperature)] if self.selects else []),
                 *(watch(run, state) if watch else []),
                 ProgressBar(state, len(self.train_loader), args.epochs, label),

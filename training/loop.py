@@ -5,9 +5,14 @@ after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none ch
 comes when p_tar is made; probabilities(logits) is the softmax that all share. A stop comes between two updates or
 within an evaluation: what is saved then goes on with the next update, and an evaluation, an observer's too, is made
 again.
+
+An observer that has to remember something may also define state_dict(), of tensors, numbers, text, lists and dicts, and
+load_state_dict(state): a resumed run gives it back. It is asked for before the first epoch, too. Within an epoch, those
+without are told before_epoch again.
 """
 
 import contextlib
+import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -99,8 +104,9 @@ class TrainingState:
     """All that a run needs to go on where it was: kept in one object, saved as last.pt.
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
-    PathRecorders, by name. so_far: the epoch in hand, None between epochs. rows: the metrics of the epochs so far.
-    tracking: an id under which a tracker goes on. saved_at: the update after which last.pt was written.
+    PathRecorders, by name. observers: whose states are kept, where they have one. so_far: the epoch in hand, None
+    between epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the
+    update after which last.pt was written.
     """
 
     model: torch.nn.Module
@@ -109,6 +115,7 @@ class TrainingState:
     loader: object
     table: object = None
     recorders: dict = field(default_factory=dict)
+    observers: list = field(default_factory=list)
     epoch: int = 0
     update: int = 0
     so_far: EpochSoFar | None = None
@@ -136,6 +143,7 @@ class TrainingState:
         state |= {name: getattr(self, name) for name in ("epoch", "update", "tracking")}
         state["rows"] = self.rows[: self.epoch]  # an epoch that is stopped at its end is no row yet
         state["recorders"] = {name: recorder.state_dict() for name, recorder in self.recorders.items()}
+        state["observers"] = [observer.state_dict() for observer in with_state(self.observers)]
         state["so_far"] = None
         if self.so_far is not None:
             state["loader"] = self.so_far.loader_at_start  # they have drawn the whole epoch since
@@ -155,6 +163,9 @@ class TrainingState:
             setattr(self, name, state[name])
         for name, recorder in self.recorders.items():
             recorder.load_state_dict(state["recorders"][name])
+        if "observers" in state:  # they were not always saved
+            for observer, theirs in zip(with_state(self.observers), state["observers"], strict=True):
+                observer.load_state_dict(theirs)
         self.so_far = state["so_far"] and EpochSoFar.from_state_dict(state["so_far"], self.loader.device)
         torch.set_rng_state(state["global_generator"])
         if self.loader.device.type == "cuda":
@@ -217,8 +228,10 @@ def begin_epoch(state, lr, observers=()):
     state.model.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    if state.so_far is None:
-        tell(observers, "before_epoch", state.epoch, state.model)
+    resumed = state.so_far is not None
+    new_to_it = [observer for observer in observers if not (resumed and hasattr(observer, "state_dict"))]
+    tell(new_to_it, "before_epoch", state.epoch, state.model)
+    if not resumed:
         state.so_far = EpochSoFar(state.loader.state_dict())
     return state.so_far
 
@@ -232,9 +245,21 @@ def end_update(state, value, logits, y, ny):
 
 
 def tell(observers, moment, *what):
-    for observer in observers:
-        if hasattr(observer, moment):
+    """Call that moment of those that define it. Stopped in one's evaluation, all have the state they had before."""
+    observers = [observer for observer in observers if hasattr(observer, moment)]
+    can_stop = moment != "after_forward"
+    before = [(o, copy.deepcopy(o.state_dict())) for o in with_state(observers)] if can_stop else []
+    try:
+        for observer in observers:
             getattr(observer, moment)(*what)
+    except Interrupted:
+        for observer, state in before:
+            observer.load_state_dict(state)
+        raise
+
+
+def with_state(observers):
+    return [observer for observer in observers if hasattr(observer, "state_dict")]
 
 
 def check_finite(state):

@@ -52,6 +52,13 @@ class PathBeforeEpochs(_WatchedPath):
     def before_epoch(self, epoch, model):
         self._record(epoch, model)
 
+    # Has a state, though an empty one, its recorder's being kept by itself: an epoch gone on with is not recorded anew.
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
 
 class PathAfterEpochs(_WatchedPath):
     def after_epoch(self, epoch, model):

@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from comparison import results as comparison
-from comparison.methods import METHODS
 from comparison.results import (
     ACCURACY,
     CALIBRATION,
@@ -216,8 +214,11 @@ def test_the_report_heads_the_table_with_the_realised_noise(tmp_path):
     assert "the test set chose" in report(results, SimpleNamespace(**{**vars(args), "valid_size": 0}), curves, tmp_path)
 
 
-def test_every_method_of_the_script_has_a_colour():
-    from common.plots import METHOD_COLORS
+def test_a_target_that_asks_for_the_students_logits_gets_them():
+    class Itself:
+        def __call__(self, x, label, idx, logits):
+            return logits.softmax(1)
 
-    assert set(METHODS) <= set(METHOD_COLORS)
-    assert comparison.progress_line(result("OHT", 0, 0.5))
+    says = torch.eye(3)[torch.tensor([1, 0, 2, 0, 2, 0, 0])]
+    grey = lambda x: x.mean((1, 2, 3)).round().long()  # noqa: E731
+    assert labels_recovered(Itself(), loader(), lambda x: says[grey(x)]) == 0.5

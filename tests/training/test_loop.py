@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.errors import RunFailure
+from common.errors import Interrupted, RunFailure
 from common.hardware import Hardware
 from data.loader import IndexedLoader
 from supervision.losses import cross_entropy, distillation_loss
@@ -561,19 +561,91 @@ def without_seconds(row):
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
-def test_an_epoch_gone_on_with_is_not_announced_again():
-    diary, file, args = Diary(), io.BytesIO(), settings(epochs=1)
-    state, kept = new_state(args), StopsAt(file, update=3)
-    kept.state = state
-    with pytest.raises(Stopped):
-        fit(state, kept, args, CPU, OneHot(K), None, evaluation_loader(), observers=[diary])
+class Remembers(Diary):
+    """With a state: all that it saw of the epoch in hand, and of the epochs before."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.means = [], []
+
+    def before_epoch(self, epoch, model):
+        super().before_epoch(epoch, model)
+        self.seen = []
+
+    def after_forward(self, update, epoch, idx, logits):
+        self.seen.append(logits.logsumexp(1))
+
+    def after_epoch(self, epoch, model):
+        self.means.append(torch.cat(self.seen).mean())
+
+    def state_dict(self):
+        return {"seen": self.seen, "means": self.means}
+
+    def load_state_dict(self, state):
+        self.seen, self.means = state["seen"], state["means"]
+
+
+class StopsLooking:
+    """Is stopped once, in an evaluation of its own, after those before it were told."""
+
+    def __init__(self, moment, number):
+        setattr(self, moment, self.stop)
+        self.number = number
+
+    def stop(self, number, model):
+        if number == self.number:
+            self.number = None
+            raise Interrupted(15)
+
+
+STOPS = [("before_epoch", 1), ("before_update", 7), ("after_epoch", 1), ("between", 7), ("between", 10)]
+
+
+@pytest.mark.parametrize(("moment", "number"), STOPS)  # 5 updates an epoch
+def test_an_observers_state_goes_on_bit_for_bit(moment, number):
+    def stop_at(file):
+        """What stops the training: a StopsAt between two updates, or an observer."""
+        return (
+            (StopsAt(file, update=number), []) if moment == "between" else (Saves(file), [StopsLooking(moment, number)])
+        )
+
+    class Saves(StopsAt):
+        def save(self, state):
+            torch.save(state.state_dict(), self.file)
+
+    def go(state, kept, *more):
+        fit(state, kept, args, CPU, OneHot(K), None, evaluation_loader(), observers=[*state.observers, *more])
+
+    def fresh(seed=0):
+        state = new_state(args, seed)
+        state.observers = [Remembers(), Diary()]
+        return state
+
+    args, file = settings(epochs=3), io.BytesIO()
+    whole = fresh()
+    go(whole, Kept())
+    stopped = fresh()
+    kept, more = stop_at(file)
+    kept.state = stopped
+    with pytest.raises((Stopped, Interrupted)):
+        go(stopped, kept, *more)
     file.seek(0)
-    resumed = new_state(args, seed=5)
+    resumed = fresh(seed=5)
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    train(args, resumed, observers=[diary])
-    moments = [call[0] for call in diary.calls]
-    assert moments.count("before_epoch") == moments.count("after_epoch") == 1
-    assert [call[1] for call in diary.calls if call[0] == "after_forward"] == [0, 1, 2, 3, 4]
+    go(resumed, Kept())
+    means, remade = whole.observers[0].means, resumed.observers[0].means
+    assert len(means) == len(remade) == 3 and all(map(torch.equal, means, remade))
+    # within an epoch it is announced again to those alone that have no state
+    first = [next(call for call in observer.calls if call[0] == "before_epoch") for observer in resumed.observers]
+    assert first == [("before_epoch", 1 if moment == "before_epoch" else 2), ("before_epoch", 1)]
+
+
+def test_what_was_saved_before_observers_had_states_goes_on():
+    saved = new_state(settings()).state_dict()
+    del saved["observers"]
+    state = new_state(settings(), seed=5)
+    state.observers = [Diary()]
+    state.load_state_dict(saved)
 
 
 def test_an_epoch_that_is_stopped_while_observers_look_at_its_end_is_one_row_when_gone_on_with():
