@@ -17,12 +17,12 @@ import numpy as np
 
 from common import errors
 from common.files import sha256_of
+from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
 from training.experiment import Experiment
 from training.observers import PathBeforeEpochs
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
-from runs.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
 HUMAN_PROBS = "cifar10h-probs.npy"

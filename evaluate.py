@@ -13,16 +13,16 @@ import numpy as np
 import torch.nn.functional as F
 
 from common import errors
+from common.files import read_json, whole_file, write_json
+from common.hardware import PRECISIONS, Hardware, check_description, pick_device
+from common.untrusted import as_cell
 from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
-from common.files import read_json, whole_file, write_json
 from models import load_weights
-from common.hardware import PRECISIONS, Hardware, check_description, pick_device
 from runs.figures import plot_confusion, plot_reliability
-from training.loop import metrics, predict
 from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
-from common.untrusted import as_cell
+from training.loop import metrics, predict
 from utils import EVAL_BATCH, get_test_loader
 
 

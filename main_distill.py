@@ -14,12 +14,12 @@ from shlex import quote
 from common import errors
 from common.files import sha256_of
 from models import NETS
+from runs.run_folder import RESULTS
+from runs.teacher import Teacher
 from supervision.losses import distillation_loss
 from supervision.table import read_distributions
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
 from training.experiment import Experiment
-from runs.run_folder import RESULTS
-from runs.teacher import Teacher
 from utils import experiment_parser, run_name
 
 TAUGHT = ("net", "table")

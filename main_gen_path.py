@@ -12,11 +12,11 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors
+from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, TrainingPath
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
-from runs.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors
+from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from runs.run_folder import RESULTS
 from utils import experiment_parser, run_name
 
 

@@ -15,9 +15,9 @@ from shlex import quote
 from common import errors
 from comparison import methods
 from comparison import results as comparison
-from training.experiment import Experiment
 from comparison.methods import METHODS, TEACHERS
 from runs.run_folder import RESULTS
+from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
 

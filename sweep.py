@@ -32,10 +32,10 @@ from pathlib import Path
 from common import errors
 from common.errors import BadInput, RunFailure
 from common.files import check_intact, read_json, whole_file
-from comparison import results as comparison
 from common.hardware import pick_device, usable_cpus
-from training.loop import TrainingState
+from comparison import results as comparison
 from runs.run_folder import RESULTS, read_args
+from training.loop import TrainingState
 
 ROOT = Path(__file__).resolve().parent
 SETTINGS = ("net", "width", "epochs", "batch_size")

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from common import errors
+from common.errors import BadInput, CheckedParser, one_of
+from common.hardware import pick_device, usable_cpus
 from data import augment, noise
 from data.datasets import DATASETS, TEST_SIZE, Dataset, Split, fingerprint, open_dataset
 from data.loader import IndexedLoader
-from common.errors import BadInput, CheckedParser, one_of
 from models import NETS
-from common.hardware import pick_device, usable_cpus
 
 EVAL_BATCH = 500
 

@@ -16,9 +16,9 @@ from torchvision import transforms
 
 from benchmarks.side_by_side import Race, Ratio, most_calls
 from benchmarks.workload import Product
+from common.hardware import native_bfloat16
 from models import build_model
 from paths.recorder import PathRecorder
-from common.hardware import native_bfloat16
 from training.observers import TrainingPath
 
 WORKERS = 4

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import Problems
+from common.hardware import Hardware
+from common.interruption import stop_if_asked
 from main_gen_teacher import make_parser
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
-from common.hardware import Hardware
 from training.experiment import Experiment
-from common.interruption import stop_if_asked
 from training.loop import train_epoch
 from training.observers import ProgressBar, TableUpdater
 

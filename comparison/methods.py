@@ -3,10 +3,10 @@
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
-from supervision.losses import distillation_loss
-from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 from comparison import results as comparison
 from runs.teacher import Teacher
+from supervision.losses import distillation_loss
+from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 
 # What teaches each method: OHT's network or table, at its last epoch or at the one that validation chose.
 TEACHERS = {

@@ -8,10 +8,10 @@ import signal
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from data import augment
-from data.images import FolderImages
 from common.errors import RunFailure, is_out_of_memory
 from common.untrusted import printable, reason
+from data import augment
+from data.images import FolderImages
 
 NCHW = torch.contiguous_format
 

@@ -8,11 +8,11 @@ import csv
 
 import numpy as np
 
+from common.untrusted import as_cell
 from paths import animations, measures, pictures
 from paths.label_errors import find_label_errors, reasons
 from paths.pictures import Scene
 from paths.report import write_report
-from common.untrusted import as_cell
 
 DISAGREED = 1000  # images on which people disagree most, where their distributions are known
 RANKS = {"easy": 0.61, "medium": 0.17, "hard": 0.02}  # from the hardest on: the paper's 3050, 850, 100 of 5000

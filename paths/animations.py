@@ -18,8 +18,8 @@ from PIL import Image
 
 from common import plots
 from common.files import whole_file
-from paths import simplex
 from common.plots import plain
+from paths import simplex
 
 MOST_FRAMES, MOST_BYTES = 60, 1_000_000
 MOST_POINTS = 2000

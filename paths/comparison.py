@@ -4,11 +4,11 @@ import warnings
 
 import numpy as np
 
-from data.noise import agree_by_chance
 from common.errors import BadInput
+from common.plots import evenly
+from data.noise import agree_by_chance
 from paths import measures, pictures
 from paths.pictures import Scene
-from common.plots import evenly
 
 SAMPLES = 4
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
+from common.untrusted import as_cell
 from paths.analysis import csv_file
 from paths.measures import chunks, log, smallest
-from common.untrusted import as_cell
 
 
 def export_cleanlab(analysis, out):

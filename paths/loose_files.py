@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import decode, find_images
 from common.errors import BadInput, Problems
+from common.untrusted import count_from_one, load_npy, valid_text, whole_numbers
+from data.images import decode, find_images
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
-from common.untrusted import count_from_one, load_npy, valid_text, whole_numbers
 
 SIDE = 64  # pixels that images of a folder are decoded to
 

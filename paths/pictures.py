@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
 from common import plots
+from common.plots import figure, plain, save
 from paths import simplex
 from paths.measures import default_smoothing, low_pass
-from common.plots import figure, plain, save
 
 MOST_STEPS = 2000  # drawn of a longer path, evenly spaced; the filter sees every step
 MOST_POINTS = 20_000  # drawn of a larger data map

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.noise import Marks, read_marks
 from common.errors import BadInput
+from common.untrusted import load_npy
+from data.noise import Marks, read_marks
 from paths.measures import chunks
 from paths.recorder import damaged_steps, read_sidecar
-from common.untrusted import load_npy
 
 
 @dataclass

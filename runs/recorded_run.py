@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.errors import BadInput
+from common.files import check_intact
+from common.untrusted import load_npz, valid_text
 from data.datasets import fingerprint, open_dataset
 from data.images import FolderImages
 from data.noise import Marks
-from common.errors import BadInput
-from common.files import check_intact
 from paths.loose_files import or_grey
 from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar
-from supervision.table import read_distributions
 from runs.run_folder import read_args
-from common.untrusted import load_npz, valid_text
+from supervision.table import read_distributions
 
 PATHS = {"PATH_TRAIN_COARSE": "PATH_BATCH_FINE", "PATH_ALL_COARSE": "PATH_ALL_FINE"}  # of all samples, of some finely
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from common.errors import BadInput
 from common.files import check_intact, read_json
 from common.hardware import DECIDING, TOLD
-from runs.lock import check_unlocked
 from common.untrusted import load_pt
+from runs.lock import check_unlocked
 
 # Flags that may differ from the run's: they change nothing of what is learned, say where things lie now (what the
 # files hold is compared instead), or are compared elsewhere.

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 import torchvision
 
-from data.datasets import TEST_SIZE
-from data.noise import split_file_and_key
 from common.errors import BadInput, RunFailure, is_out_of_memory
 from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
-from models import build_model
 from common.hardware import DECIDING
+from common.untrusted import reason
+from data.datasets import TEST_SIZE
+from data.noise import split_file_and_key
+from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked
 from runs.resuming import check_resolved, has_progress, read_last
-from common.untrusted import reason
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")

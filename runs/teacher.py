@@ -10,8 +10,8 @@ from pathlib import Path
 from common.errors import BadInput
 from common.files import read_json
 from models import build_model, check_net, load_weights
-from supervision.table import PredictionTable, sidecar_path
 from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
+from supervision.table import PredictionTable, sidecar_path
 
 EARLY = 0.25  # weight of the first prediction from which a table counts as an early one
 

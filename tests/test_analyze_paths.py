@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 
 import analyze_paths
 import main_gen_path
-from data.datasets import fingerprint
+from common import plots
 from common.errors import BadInput
 from common.files import read_json, write_json
-from common import plots
+from data.datasets import fingerprint
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
 

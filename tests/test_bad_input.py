@@ -13,12 +13,12 @@ import torch
 
 import analyze_paths
 import cifar10h_gen_path
-from common import errors
 import evaluate
 import main_distill
 import main_gen_path
 import main_gen_teacher
 import old_cifar_noisy
+from common import errors
 from data import download, refolder_tiny_imagenet
 from models import build_model
 
@@ -133,8 +133,8 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --ny_file @other_order.npz:worse", ["--ny_file other_order.npz clean_label order"]),
     ("teacher", f"{WITH_DIGITS} --batch_size 1", ["--batch_size 1 BatchNorm"]),
     # data that is not there
-    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @nowhere", ["--data_dir nowhere train/"]),
-    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty train/"]),
+    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @nowhere", ["--data_dir nowhere folder"]),
+    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty images"]),
     ("teacher", "--net smallcnn --device cpu --dataset tinyimagenet --data_dir @nowhere", ["--data_dir nowhere"]),
     ("teacher", f"{NPZ} @nowhere.npz", ["--data_dir nowhere.npz"]),
     ("teacher", "--net smallcnn --device cpu --dataset npz", ["--dataset npz --data_dir"]),

@@ -8,8 +8,8 @@ import torch
 
 import cifar10h_gen_path
 import evaluate
-from data.datasets import digits
 from common.errors import BadInput
+from data.datasets import digits
 from runs.run_folder import network_of, read_args
 from utils import with_weight_seed
 

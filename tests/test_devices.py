@@ -20,17 +20,17 @@ import main_gen_teacher
 import old_cifar_noisy
 from benchmarks.operations import of_an_update
 from benchmarks.workload import Bare, Product, Workload
-from data.images import FolderImages
+from common import interruption
 from common.errors import BadInput, Interrupted, Problems
+from data.images import FolderImages
 from paths import recorder as recorder_module
 from paths.recorder import PathRecorder
+from runs.run_folder import RunFolder
 from supervision.table import PredictionTable
 from tests.pretend_device import PretendedDevice
-from common import interruption
 from training.experiment import Experiment
 from training.loop import READ_FINITE_EVERY, train_epoch
 from training.observers import PathBeforeUpdates, TrainingPath
-from runs.run_folder import RunFolder
 from utils import experiment_parser, get_loaders, with_weight_seed
 
 MOST_MORE = {"cuda": 28, "mps": 30, "cpu": 33}  # on a CPU the table looks at values first

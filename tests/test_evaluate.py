@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common import errors
 import evaluate
 import main_gen_teacher
+from common import errors
 from common.files import read_json, write_json
 from runs.figures import plot_confusion
 

@@ -18,15 +18,15 @@ import main_gen_teacher
 import old_cifar_noisy
 from common.errors import BadInput, NeedsDownload
 from common.files import read_json
+from common.hardware import Hardware
 from models import build_model
+from runs import run_folder
+from runs.run_folder import read_args
+from runs.teacher import Teacher
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.table import PredictionTable
 from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
-from runs import run_folder
 from training import experiment, loop
-from common.hardware import Hardware
-from runs.run_folder import read_args
-from runs.teacher import Teacher
 
 QUICK_STUDENT = "--net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
 DATA = "--dataset digits --train_size 200 --ny_ratio 0.4".split()

@@ -11,8 +11,8 @@ import pytest
 import main_gen_teacher
 import old_cifar_noisy
 import sweep
-from common.errors import BadInput, Interrupted
 from common import interruption
+from common.errors import BadInput, Interrupted
 from training import loop
 
 GRID = """

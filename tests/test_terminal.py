@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import errors
 import main_gen_teacher
+from common import errors
 from runs import run_folder
 from training import experiment
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from data.datasets import Dataset, Split
 from common.errors import BadInput
+from data.datasets import Dataset, Split
 from utils import (
     ROLES,
     check_data,

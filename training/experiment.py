@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from common.errors import Problems
+from common.hardware import Hardware
 from data import augment
 from data.datasets import open_dataset
 from data.noise import realised_rate
-from common.errors import Problems
 from models import build_model, check_net
-from supervision.losses import cross_entropy
-from supervision.table import PredictionTable
-from common.hardware import Hardware
-from training.loop import TrainingState, fit, make_optimizer
-from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from runs.resuming import take_over
 from runs.run_folder import RunFolder, check_free
+from supervision.losses import cross_entropy
+from supervision.table import PredictionTable
+from training.loop import TrainingState, fit, make_optimizer
+from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
 
 # With a flag of these unread, what opening the data or checking it says would only mislead.

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import Interrupted, RunFailure
-from supervision.losses import cross_entropy
 from common.interruption import noted_signals, stop_if_asked
+from supervision.losses import cross_entropy
 from utils import expected_calibration_error
 
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU

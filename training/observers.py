@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from common.errors import BadInput, RunFailure
-from training.loop import predict, probabilities
-from runs.run_folder import RESULTS
 from common.untrusted import reason
+from runs.run_folder import RESULTS
+from training.loop import predict, probabilities
 
 
 class TableUpdater:

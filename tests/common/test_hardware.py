@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import BadInput
 from common import hardware as device_module
+from common.errors import BadInput
 from common.hardware import Hardware, hardware_name, native_bfloat16, pick_device
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

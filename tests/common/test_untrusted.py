@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common import untrusted
+from common.errors import BadInput
+from common.untrusted import as_cell, from_cell, load_npy, load_npz, load_pt, printable, valid_text
 from data.datasets import open_dataset
 from data.images import FolderImages
 from data.noise import read_labels
-from common.errors import BadInput
 from models import build_model, load_weights
-from common.untrusted import as_cell, from_cell, load_npy, load_npz, load_pt, printable, valid_text
 
 TERA = 2**40
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data.loader import IndexedLoader
-from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 from comparison import results as comparison
+from comparison.methods import METHODS
 from comparison.results import (
     ACCURACY,
     CALIBRATION,
@@ -23,7 +22,8 @@ from comparison.results import (
     result_row,
     write_results,
 )
-from comparison.methods import METHODS
+from data.loader import IndexedLoader
+from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable
 
 
 def result(method, seed, last, best=None, recovered=0.0, **more):

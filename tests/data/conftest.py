@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets import open_dataset
 from common.errors import BadInput
+from data.datasets import open_dataset
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ import torch
 import torchvision
 from PIL import Image
 
+from common.errors import BadInput, NeedsDownload
 from data import images as images_module
 from data.datasets import CIFAR_MEAN, CIFAR_STD, Dataset, Split, fingerprint
 from data.images import FolderImages, decode, mean_and_std
 from data.refolder_tiny_imagenet import refolder
-from common.errors import BadInput, NeedsDownload
 
 # --------------------------------------------------------------------------------------------- digits
 

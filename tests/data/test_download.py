@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from data import download
 from common.errors import BadInput, RunFailure
+from data import download
 
 SCRIPT = Path(download.__file__)
 CONTENT = b"human labels" * 1000

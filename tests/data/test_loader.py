@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import errors
+from common.errors import RunFailure
 from data.images import FolderImages
 from data.loader import IndexedLoader
-from common.errors import RunFailure
 from utils import experiment_parser, get_loaders, load_data
 
 MEAN, STD = (0.5, 0.25, 0.0), (0.25, 0.5, 1.0)

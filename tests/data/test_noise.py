@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.untrusted import as_cell
 from data.noise import (
     KINDS,
     Marks,
@@ -23,7 +24,6 @@ from data.noise import (
     realised_rate,
     split_file_and_key,
 )
-from common.untrusted import as_cell
 
 NAMES = ["ant", "bee", "cat"]
 LABELS = [2, 0, 1, 1]

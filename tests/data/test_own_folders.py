@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import errors
 import evaluate
 import main_distill
 import main_gen_path
 import main_gen_teacher
+from common import errors
+from common.errors import BadInput
 from data.datasets import VALIDATION, open_dataset
 from data.images import decode
-from common.errors import BadInput
 from paths import loose_files
 from runs.recorded_run import open_run
 from runs.run_folder import read_args

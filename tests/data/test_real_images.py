@@ -75,11 +75,12 @@ def test_image_folders_are_trained_on(request, workplace, monkeypatch, capsys, d
     assert 0 < float(figures(run)["train_loss"]) < 4
 
 
-def test_the_commands_of_the_readme_for_ones_own_images(my_images, workplace, capsys):
+def test_the_commands_of_the_readme_for_ones_own_images(my_images, workplace, monkeypatch, capsys):
     flags = ["--dataset", "folder", "--data_dir", str(my_images), "--image_size", "32", "--train_size", "60", *QUICK]
     run = main_gen_teacher.main(flags)
     evaluate.main([str(run), "--device", "cpu", "--amp", "off"])
     assert "on 20 test samples" in capsys.readouterr().out
+    monkeypatch.setattr(evaluate, "EVAL_BATCH", 6)
     out = evaluate.main([str(run), "--device", "cpu", "--images", str(my_images / "test"), "--out", "predictions.csv"])
     with open(out) as f:
         files = [row["file"] for row in csv.DictReader(f)]
@@ -98,6 +99,14 @@ def test_teacher_and_student_on_an_npz_of_several_chunks(real_data, workplace):
     for kind in ("table", "net"):
         student = main_distill.main(["--teach_path", str(teacher), "--teach_type", kind, *QUICK])
         assert np.isfinite(float(figures(student)["test_loss"]))
+
+
+def test_resnet18_is_trained_for_an_epoch_on_cifar_images(real_data, workplace):
+    with np.load(real_data / "cifar10.npz") as f:
+        np.savez("few.npz", **{key: f[key] if key == "class_names" else f[key][:40] for key in f})
+    flags = ["--dataset", "npz", "--data_dir", "few.npz", "--batch_size", "18", "--epochs", "1", "--device", "cpu"]
+    run = main_gen_teacher.main([*flags, "--amp", "off", "--net", "resnet18"])
+    assert np.isfinite(float(figures(run)["test_loss"]))
 
 
 @pytest.mark.parametrize(("in_memory", "num"), [*itertools.product([True, False], [1, 7, 9, 11])])

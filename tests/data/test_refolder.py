@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import BadInput
 from data import refolder_tiny_imagenet
 from data.refolder_tiny_imagenet import refolder
-from common.errors import BadInput
 
 SCRIPT = Path(refolder_tiny_imagenet.__file__)
 CLASSES = ("n01", "n02", "n03")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from common import errors
 import evaluate
 import main_gen_teacher
+from common import errors
+from common.errors import BadInput, RunFailure
 from data import images as images_module
 from data.datasets import open_dataset
 from data.images import FolderImages
-from common.errors import BadInput, RunFailure
 from utils import experiment_parser, get_loaders, load_data
 
 BAD = ["train/cat/03.png", "train/dog/00.png", "train/dog/17.png", "val/cat/1.png", "test/dog/2.png"]

@@ -6,10 +6,10 @@ import pytest
 
 import analyze_paths
 import evaluate
-from tests.faults import processes
-from tests.faults.chain import CHAIN, prepare
 from comparison import results as comparison
 from runs import run_folder
+from tests.faults import processes
+from tests.faults.chain import CHAIN, prepare
 
 SUMMARY = pytest.StashKey()
 

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from common.files import check_intact, read_checksums
 from common import plots
+from common.files import check_intact, read_checksums
+from comparison import results as comparison
 from paths.recorder import damaged_steps
+from runs import run_folder
 from supervision.table import PredictionTable
 from tests.faults import processes
 from tests.faults.calls import call
 from tests.faults.chain import CHAIN, prepare
 from tests.faults.runs import RUNS, differs
-from comparison import results as comparison
-from runs import run_folder
 from training import path_recording
 
 FULL_DISKS = int(os.environ.get("FAULTS_FULL_DISKS", 3))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.untrusted import as_cell
 from data.noise import Marks, read_marks
 from paths import report
 from paths.report import write_report
-from common.untrusted import as_cell
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -12,12 +12,13 @@ import main_distill
 import main_gen_path
 import main_gen_teacher
 import old_cifar_noisy
+from common import hardware as device
+from common import interruption
 from common.errors import BadInput, Interrupted
 from common.files import read_json, write_json
-from common import hardware as device, interruption
-from training import loop
 from runs.lock import FolderLock
 from runs.run_folder import RunFolder, read_args
+from training import loop
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import main_gen_teacher
 from common.errors import BadInput, RunFailure
 from common.files import CheckedFiles, check_intact, read_json, whole_file, write_json
 from models import build_model, load_weights
+from runs.run_folder import COLUMNS, RunFolder, check_free, checkpoint_path, network_of, read_args, write_metrics
 from supervision.table import PredictionTable
 from training.loop import evaluate
-from runs.run_folder import COLUMNS, RunFolder, check_free, checkpoint_path, network_of, read_args, write_metrics
 from utils import experiment_parser, get_loaders
 
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.loader import IndexedLoader
 from common.errors import RunFailure
+from common.hardware import Hardware
+from data.loader import IndexedLoader
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
 from training import loop
-from common.hardware import Hardware
 from training.loop import TrainingState, evaluate, fit, learning_rate, make_optimizer, metrics, predict
 from training.observers import TableUpdater
 
