@@ -3,6 +3,7 @@
 import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -100,7 +101,8 @@ class Product:
         table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
         self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
         self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
-        bar = ProgressBar(self.state, len(experiment.train_loader), args.epochs)
+        nothing_evaluated = SimpleNamespace(rows=[])
+        bar = ProgressBar(nothing_evaluated, len(experiment.train_loader), args.epochs)
         self.observers = [TableUpdater(table, args.filt_tau), *more, bar]
 
     def epoch(self):

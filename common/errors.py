@@ -265,9 +265,7 @@ def is_out_of_memory(problem):
     if isinstance(problem, OSError):
         return problem.errno == errno.ENOMEM
     words = r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED|bad_alloc|DefaultCPUAllocator"
-    return (
-        isinstance(problem, MemoryError) or isinstance(problem, RuntimeError) and bool(re.search(words, str(problem)))
-    )
+    return isinstance(problem, RuntimeError) and re.search(words, str(problem)) is not None
 
 
 def _is_of_the_system(problem):
@@ -314,6 +312,6 @@ def _open_streams():
 def _as_shown(problem):
     """Bytes of a file's name that are no UTF-8 as they are; what the terminal's encoding lacks as \\xe9 and such."""
     text = problem.object[problem.start : problem.end]
-    if all("\udc80" <= c <= "\udcff" for c in text):
+    if isinstance(text, bytes) or all("\udc80" <= c <= "\udcff" for c in text):  # bytes: being read again
         return codecs.lookup_error("surrogateescape")(problem)
     return codecs.lookup_error("backslashreplace")(problem)

@@ -146,7 +146,7 @@ def test_mistakes_are_all_named_at_once_and_nothing_is_written(tmp_path):
     with pytest.raises(BadInput) as error:
         download.main(["cifar10h", "--data_dir", str(tmp_path / "out"), "--url", "example.org"])
     assert len(error.value.messages) == 2
-    with pytest.raises(BadInput, match="invalid choice"):
+    with pytest.raises(BadInput, match="expected one of cifar10h"):
         download.main(["imagenet"])
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BadInput, match="not a folder"):
