@@ -1,9 +1,12 @@
-"""The README's code for other people's training loops, run as it stands there."""
+"""The README and docs: code for other people's training loops runs, links and files exist, flags are the scripts'."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
@@ -11,7 +14,53 @@ import analyze_paths
 from paths.recorder import PathRecorder
 from supervision.table import PredictionTable
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
+
+
+def anchors(page):
+    """The places in a page that a link may name, as GitHub makes them from headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / file if file else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def commands(name):
+    """(script, its words) for each command line in a page's sh blocks."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == [".venv/bin/python"] and words[1].endswith(".py") and "$" not in line:
+                yield words[1], words[2:]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_have_flags_that_their_scripts_know(name):
+    for script, words in commands(name):
+        assert (ROOT / script).is_file()
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        if hasattr(module, "make_parser"):
+            _, problems = module.make_parser().parse_collecting(words)
+            problems.stop_if_any()
+
+
+def test_the_readme_stays_short():
+    assert len(README.encode()) <= 12_288
 
 
 def plain_loop():
@@ -44,8 +93,17 @@ def test_the_five_lines_record_the_paths_and_the_table_of_a_plain_loop(workplace
         average = 0.95 * average + 0.05 * path[:, step]
     np.testing.assert_allclose(names["table"].values, average, atol=2e-3)
 
+    student = torch.nn.Linear(64, 10)
+    line = re.search(r"```python\n(loss = F.cross_entropy\(student.*\n)```", README)[1]
+    x, _, idx = next(iter(names["loader"]))
+    names |= dict(student=student, x=x, idx=idx)
+    exec(line, names)
+    (gradient,) = torch.autograd.grad(names["loss"], student.bias)
+    expected = (student(x).softmax(1) - names["table"].values[idx]).mean(0)  # of KL(q_smooth || q) in the logits
+    torch.testing.assert_close(gradient, expected)
+
     np.save("labels.npy", labels.numpy())
-    flags = re.search(r"analyze_paths\.py (path\.npy .*)", README)[1].split()
+    flags = re.search(r"analyze_paths\.py (path\.npy [^`]*)`", README)[1].split()
     assert (analyze_paths.main(flags) / "report.html").exists()
 
 
