@@ -2,7 +2,7 @@
 
 Between <!-- rows NAME --> and <!-- /rows --> stand the tables of raw/NAME.csv: a line a condition, OHT's mean and
 standard deviation over seeds, and of each other method the paired difference to OHT's with its 95 % t interval. A star
-means p < .05 of the paired t test after Holm's correction over all comparisons of that table.
+means p < .05 of the paired t test after Holm's correction over all comparisons of that table. One seed has neither.
 """
 
 import csv
@@ -54,15 +54,21 @@ def differences(rows, measure):
 def table(rows, title, measure):
     """One table as Markdown."""
     baseline, paired = differences(rows, measure)
-    adjusted = dict(zip(paired, holm([stats.ttest_1samp(d, 0).pvalue for d in paired.values()]), strict=True))
+    adjusted = dict(
+        zip(paired, holm([stats.ttest_1samp(d, 0).pvalue if len(d) > 1 else 1.0 for d in paired.values()]), strict=True)
+    )
     conditions, methods = list(baseline), list(dict.fromkeys(method for _, method in paired))
     lines = [f"**{title}**", "", "| wrong labels | n | OHT | " + " | ".join(f"{m} - OHT" for m in methods) + " |"]
     lines.append("|---" * (3 + len(methods)) + "|")
     for condition in conditions:
         of = baseline[condition]
-        cells = [condition, str(len(of)), f"{of.mean():.3f} ± {of.std(ddof=1):.3f}"]
+        spread = f" ± {of.std(ddof=1):.3f}" if len(of) > 1 else ""
+        cells = [condition, str(len(of)), f"{of.mean():.3f}{spread}"]
         for method in methods:
             d = paired[condition, method]
+            if len(d) == 1:
+                cells.append(f"{d[0]:+.3f}")
+                continue
             half = stats.t.ppf(0.975, len(d) - 1) * stats.sem(d)
             star = " *" if adjusted[condition, method] < 0.05 else ""
             cells.append(f"{d.mean():+.3f} [{d.mean() - half:+.3f}, {d.mean() + half:+.3f}]{star}")

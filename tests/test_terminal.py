@@ -144,7 +144,7 @@ def test_a_terminal_of_few_letters_and_a_notebooks_backend_stop_nothing(quick, w
 
 
 def test_bytes_of_names_that_are_no_text_come_out_as_they_are(tmp_path):
-    code = "import errors; errors.run_script(lambda: print('a\\udcff', 'é'))"
+    code = "from common import errors; errors.run_script(lambda: print('a\\udcff', 'é'))"
     for encoding, expected in (("utf-8", b"a\xff \xc3\xa9\n"), ("ascii", b"a\xff \\xe9\n")):
         environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
