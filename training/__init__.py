@@ -1,1 +1,1 @@
-"""The one training loop, the run folder, and the hardware it runs on."""
+"""The one training loop, its observers, and what stands between flags and a run."""
