@@ -216,7 +216,6 @@ SCRIPTS = {
     "paths in eval mode": (main_gen_path, "--fine_every 3 --record eval"),
     "human labels": (cifar10h_gen_path, "--human_probs cifar10h-probs.npy --fine_every 2 --fine_samples 20"),
     "comparison": (old_cifar_noisy, "--seeds 1 --methods OHT LS KD FilterKD --path a"),
-    "comparison at once": (old_cifar_noisy, "--seeds 2 --vectorize_seeds --methods OHT FilterKD --path a"),
     "streamed folder": (main_gen_teacher, f"{FOLDER} --augment crop_flip --num_work 0"),
 }
 
