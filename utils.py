@@ -79,6 +79,12 @@ def experiment_parser(description, **defaults):
     flag("--net", default="resnet18", help="the network to train", **one_of(NETS))
     flag("--width", type=errors.count, default=1, help="smallcnn: multiplies the channels")
     flag("--norm", default="batch", help="normalisation layers", **one_of(["batch", "group"]))
+    flag(
+        "--init",
+        default="torchvision",
+        help="how the first weights are drawn: as torchvision does, or with torch's defaults as the published code",
+        **one_of(["torchvision", "published"]),
+    )
     flag("--pretrained", action="store_true", help="start from torchvision's ImageNet weights, with their stem")
 
     flag = parser.add_argument_group("training").add_argument

@@ -260,6 +260,7 @@ class Experiment:
             dataset.channels,
             width=args.width,
             norm=args.norm,
+            init=args.init,
             pretrained=args.pretrained,
         )
 
