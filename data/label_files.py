@@ -257,11 +257,12 @@ class Marks:
         """The same Marks as they judge other given labels (N,), such as the corrected ones that a run was trained on.
 
         A label that was found right, or put in a wrong one's place, is right where it is the given one now;
-        any other is wrong there.
+        any other is wrong there. An audit is one of the ranking that it was drawn from, and ends with its labels.
         """
         settled = np.isin(self.mark, ("right", "wrong")) | ((self.mark == "") & (self.label != self.given))
         mark = np.where(settled, np.where(given == self.label, "right", "wrong"), self.mark)
-        return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, self.audit)
+        audit = self.audit if (given == self.given).all() else np.full_like(self.audit, "")
+        return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, audit)
 
 
 def read_marks(spec, num_samples, class_names, paths=None, original=None, flag="--ny_file"):

@@ -83,7 +83,7 @@ def _labels(file, settings):
         audit = arrays.get("audit", np.full(len(y), ""))
         if any(texts.shape != y.shape or texts.dtype.kind != "U" for texts in (mark, audit)):
             raise BadInput(f"{file}: mark or audit are not of its labels; take an intact copy of the run")
-        marks = Marks(y, ny, ny, mark, audit)
+        marks = Marks(y, ny, ny, mark, np.full_like(audit, ""))  # the audit was of an earlier ranking
     if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
         return y, ny, files if files is None else files.tolist(), marks
     return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
