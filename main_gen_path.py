@@ -15,7 +15,7 @@ from common import errors
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.observers import PathAfterEpochs, TrainingPath
+from training.observers import PathAfterEpochs
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from utils import experiment_parser, run_name
 
@@ -47,8 +47,7 @@ def make_observers(args, experiment, files, run, state):
     at_ends = files.open(run, state, "PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
     observers = [PathAfterEpochs(at_ends, batch, forward), files.fine(run, state, "PATH_BATCH_FINE", chosen, batch)]
     if args.record == "train":
-        everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
-        return [*observers, TrainingPath(everyone)]
+        return [*observers, files.of_training(run, state)]
     everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
     return [*observers, PathAfterEpochs(everyone, loader.clean(), forward)]
 

@@ -6,6 +6,7 @@ from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training.path_recording import PathFiles
 
 RESULT = "result.json"  # of a method that is done, in its folder
 
@@ -51,7 +52,15 @@ def train_method(name, experiment, folder):
     target = make_target(method, args, experiment, seed_folder / "OHT", table)
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
     log_file = folder / f"{method.log_name or name}.txt"
-    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
+    with (
+        naming(log_file),
+        open(log_file, "a", encoding="utf-8", buffering=1) as log,
+        PathFiles(args, experiment) as files,
+    ):
+
+        def watch(run, state):
+            return [files.of_training(run, state)] if args.record_paths and name == "OHT" else []
+
         print(f"{name}, seed {args.seed}", file=log)
         run, state = experiment.train(
             target,
@@ -59,6 +68,7 @@ def train_method(name, experiment, folder):
             table=table,
             temperature=args.temp,
             path=seed_folder / name,
+            watch=watch,
             log=partial(print, file=log),
             label=f"seed {args.seed} {name}",
             method=name,
