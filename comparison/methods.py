@@ -4,9 +4,10 @@ from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
+from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
-from training.path_recording import PathFiles
+from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
 
@@ -59,7 +60,7 @@ def train_method(name, experiment, folder):
     ):
 
         def watch(run, state):
-            return [files.of_training(run, state)] if args.record_paths and name == "OHT" else []
+            return [TrainingPath(files.open_training(run, state))] if args.record_paths and name == "OHT" else []
 
         print(f"{name}, seed {args.seed}", file=log)
         run, state = experiment.train(
