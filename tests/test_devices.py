@@ -267,7 +267,7 @@ def test_the_generator_of_the_device_that_is_used_is_saved_and_no_other(pretende
 def test_images_that_a_gpu_cannot_hold_are_a_mistake_or_streamed(lab, quick, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(lab, tmp_path / "lab"))
     with PretendedDevice("cuda", free=5_000) as gpu:
-        with pytest.raises(BadInput, match="--device cuda: the images take"):
+        with pytest.raises(BadInput, match="--device cuda"):
             main_gen_teacher.main(quick("--device", "cuda", "--run_name", "b"))
         assert not list(tmp_path.rglob("smallcnnb"))
         train, _, test = get_loaders(
