@@ -21,7 +21,8 @@ import torch
 from benchmarks import distill, learning, primitives, published_style, saving, scaling, startup, steps
 from benchmarks.side_by_side import Ratio, run
 from benchmarks.workload import NETS, Workload
-from common.errors import CheckedParser, one_of, run_script
+from common.errors import run_script
+from common.flags import CheckedParser, one_of
 
 STORED = Path(__file__).with_name("ratios.json")
 SECTIONS = {
