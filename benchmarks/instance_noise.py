@@ -15,9 +15,9 @@ LAST = 3  # epochs of the second network whose predictions are averaged
 
 
 def confused(q, labels, ratio, seed):
-    """A noisy copy of labels (n,): a share of `ratio`, on average, is drawn from predictions q (n, K) without the label.
+    """A noisy copy of labels (n,), of which a share of `ratio`, on average, is drawn from predictions q (n, K).
 
-    A sample's chance to be wrong is proportional to 1 - q(label).
+    The label itself is never drawn. A sample's chance to be wrong is proportional to 1 - q(label).
     """
     rng, rows = np.random.default_rng(seed), np.arange(len(labels))
     others = q.astype(np.float64)

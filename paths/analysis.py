@@ -151,7 +151,10 @@ class Analysis:
     def guessed(self) -> str:
         """The guess in words that cannot be taken for a count."""
         low, _, high = self.guess
-        return f"a guess from the paths alone: some {low:,} to {high:,} labels are wrong; look to know"
+        text = f"a guess from predictions alone: some {low:,} to {high:,} labels are wrong; look to know"
+        if self.recorded.path.shape[1] == 1:
+            text += " (ranked by the margin of one prediction, which is weaker than a learning path)"
+        return text
 
     def measured(self) -> list[str]:
         """What the audit says, in lines; none where nobody looked."""
