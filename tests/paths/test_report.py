@@ -108,7 +108,9 @@ def test_ten_thousand_suspects_stay_below_50_megabytes(tmp_path, kind, quality):
     names["reasons"] = ["held for another class in 93% of the epochs; came to its label in the last ten only"] * 11_000
     page, data = written(tmp_path, num_samples=11_000, num_classes=10, num_steps=100, images=images, **names)
     assert len(page.encode()) < 50e6
-    assert len(data["idx"]) == 10_000 and sum(asked) == 10_000 and max(asked) <= 256
+    assert (
+        len(data["idx"]) == 10_000 and sum(asked) == 10_000 + 64 and max(asked) <= 256
+    )  # 64 to see how large they may be
     order = example(num_samples=11_000, num_classes=10, num_steps=1)["order"]
     for rank, shown in zip(range(300), pictures(page, data), strict=False):
         assert np.abs(shown.astype(int) - pool[order[rank] % 600]).mean() < quality
@@ -562,9 +564,8 @@ def test_letters_of_other_keyboards_and_composing_and_links_keep_their_keys(open
     for key in ('key: "в", code: "KeyD"', 'key: "D", code: "KeyD"'):
         page.run(f'document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {{ {key}, bubbles: true }}))')
     assert page.text("#counts").endswith("2 drop")
-    page.run(
-        'document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "d", isComposing: true, bubbles: true }))'
-    )
+    composing = 'new KeyboardEvent("keydown", { key: "d", isComposing: true, bubbles: true })'
+    page.run(f"document.activeElement.dispatchEvent({composing})")
     assert page.text("#counts").endswith("2 drop") and page.selected() == order[2]
 
 
