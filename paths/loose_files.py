@@ -47,7 +47,7 @@ def open_files(args) -> Recorded:
         path=path,
         given=given,
         class_names=names or [str(k) for k in range(path.shape[2])],
-        clean=clean,
+        clean=None if clean is None or (clean == given).all() else clean,
         true_probs=probs,
         files=images[1],
         files_in=Path(args.images) if images[1] else None,
