@@ -170,9 +170,9 @@ def _guess(score, labels, top, p_top, own, margin, end, num_classes):
             best = np.sqrt(confident * _lasting_disagreement(margin, hit))
         else:  # where most predictions were of other classes, little had been learned then
             best = scaled - 0.18 * n if hit.mean() > 0.5 else 0
-        low = max(0.6 * (best - 0.06 * n), 0)
-        high = 4 * low + 0.1 * n
-    low, high = int(max(low, 0)), int(min(high, n))
+        low, high = 0.6 * (best - 0.06 * n), n
+    low = int(max(low, 0))
+    high = int(min(high, 4 * low + 0.1 * n, n))
     return low, int(np.clip(best, low, high)), high
 
 

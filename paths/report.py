@@ -26,7 +26,8 @@ SHEETS_BYTES = 27e6  # all sheets, at most: with base64 36 MB, so that the page 
 QUALITIES = (90, 80, 70, 60, 45, 30, 15, 5)  # of JPEG; the first whose sheets fit
 GOOD_ENOUGH = 60  # of JPEG: rather a smaller picture than a worse one
 MOST_TEXT = 1500  # characters of a text on a card
-EITHER = 0.5  # a second class is shown where it is at least this times as likely as the suggested one
+EITHER = 0.5  # a second class is shown where it is at least this times as likely as the suggested one,
+LIKELY = 0.1  # and at least this likely
 
 
 def write_report(
@@ -138,7 +139,7 @@ def write_report(
 def _likely(i, suggestion, probability, second):
     """[[class, percent], ...] of the suggestion and, where it is about as likely, of the next class."""
     found = [[int(suggestion[i]), None if probability is None else round(100 * float(probability[i]))]]
-    if second is not None and second[1][i] >= EITHER * probability[i]:
+    if second is not None and second[1][i] >= max(EITHER * probability[i], LIKELY):
         found.append([int(second[0][i]), round(100 * float(second[1][i]))])
     return found
 
