@@ -16,6 +16,7 @@ from shlex import quote
 from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
+from runs.path_recording import add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import METHODS
 from sweep import run_all, starter, with_threads
@@ -51,6 +52,7 @@ def make_parser():
         default=None,
         help="name of the run, as --run_name (the time and the settings)",
     )
+    add_record_flag(parser, "of OHT")
     return parser
 
 
@@ -66,6 +68,8 @@ def settle(args, problems):
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     wanted = set(args.methods) | {"OHT" for m in args.methods if METHODS[m].is_taught}
     args.methods = [m for m in methods.names() if m in wanted]
+    if args.record_paths and "OHT" not in args.methods:
+        problems.add("--record_paths: records OHT's path, which is not among --methods; add it")
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings
@@ -127,7 +131,11 @@ def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
     folder = settle(args, problems)
-    experiment = Experiment(args, problems, folder)
+
+    def check(data):
+        check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds * args.record_paths)
+
+    experiment = Experiment(args, problems, folder, check)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
@@ -151,6 +159,8 @@ def main(argv=None) -> Path | None:
         print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]
     print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
+    if args.record_paths:
+        print(f"next: python analyze_paths.py {quote(str(one.with_name('OHT')))}, or another seed's")
     print(folder)
     return folder
 

@@ -4,8 +4,10 @@ from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
+from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
 
@@ -58,7 +60,15 @@ def train_method(name, experiment, folder):
     logs = folder if args.only_seed is None else seed_folder  # several processes would write among each other
     logs.mkdir(exist_ok=True)
     log_file = logs / f"{method.log_name or name}.txt"
-    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
+    with (
+        naming(log_file),
+        open(log_file, "a", encoding="utf-8", buffering=1) as log,
+        PathFiles(args, experiment) as files,
+    ):
+
+        def watch(run, state):
+            return [TrainingPath(files.open_training(run, state))] if args.record_paths and name == "OHT" else []
+
         print(f"{name}, seed {args.seed}", file=log)
         run, state = experiment.train(
             target,
@@ -66,6 +76,7 @@ def train_method(name, experiment, folder):
             table=table,
             temperature=args.temp,
             path=seed_folder / name,
+            watch=watch,
             log=partial(print, file=log),
             label=f"seed {args.seed} {name}",
             method=name,
