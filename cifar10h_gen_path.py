@@ -20,6 +20,7 @@ from common.files import sha256_of
 from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathBeforeEpochs
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
@@ -124,4 +125,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

@@ -14,6 +14,7 @@ from shlex import quote
 from common import errors
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, TrainingPath
 from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
@@ -78,4 +79,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

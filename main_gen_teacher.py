@@ -10,6 +10,7 @@ from shlex import quote
 from common import errors
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
@@ -45,4 +46,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

@@ -17,6 +17,7 @@ from comparison import methods
 from comparison import results as comparison
 from runs.run_folder import RESULTS
 from supervision.targets import METHODS
+from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
@@ -90,6 +91,7 @@ def main(argv=None) -> Path | None:
     args, problems = make_parser().parse_collecting(argv)
     folder = settle(args, problems)
     experiment = Experiment(args, problems, folder)
+    folder = experiment.folder
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
@@ -100,7 +102,7 @@ def main(argv=None) -> Path | None:
         for seed in range(args.seed, args.seed + args.seeds):
             of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
             for method in args.methods:
-                done = methods.read_result(method, of_seed.args, folder)
+                done = distributed.of_first(methods.read_result, method, of_seed.args, folder)
                 row, accuracies = done or methods.train_method(method, of_seed, folder)
                 results.append(row)
                 curves[method].append(accuracies)
@@ -108,7 +110,8 @@ def main(argv=None) -> Path | None:
                 if not done:
                     write_results(whole, results)
         write_results(whole, results)
-        print(comparison.report(results, args, curves, folder))
+        if distributed.RANK == 0:
+            print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]
     print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
     print(folder)
@@ -116,4 +119,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

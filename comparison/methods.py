@@ -1,11 +1,13 @@
 """The training of a comparison's methods, each in a folder of its own, taught by OHT's, and their results."""
 
+import os
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training import distributed
 
 RESULT = "result.json"  # of a method that is done, in its folder
 
@@ -50,7 +52,7 @@ def train_method(name, experiment, folder):
     method, table = METHODS[name], experiment.new_table()
     target = make_target(method, args, experiment, seed_folder / "OHT", table)
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
-    log_file = folder / f"{method.log_name or name}.txt"
+    log_file = folder / f"{method.log_name or name}.txt" if distributed.RANK == 0 else os.devnull
     with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
         print(f"{name}, seed {args.seed}", file=log)
         run, state = experiment.train(

@@ -10,6 +10,7 @@ import torch
 from common import errors
 from data.loader import num_batches
 from paths.recorder import PathRecorder
+from training import distributed
 from training.observers import PathBeforeUpdates
 from utils import generator
 
@@ -66,6 +67,13 @@ def fixed_samples(args, data, count):
     return torch.from_numpy(data.train_idx)[order[:count]]
 
 
+class NothingRecorded:
+    """The recorder of ranks whose predictions rank 0 records."""
+
+    def record(self, step, idx, prob):
+        pass
+
+
 class PathFiles:
     """Opens recorders of a run's paths, and closes them at the end: a context manager.
 
@@ -80,6 +88,8 @@ class PathFiles:
 
         step: in words, what a step is. rows: (M,) idx, or all. In a run that is resumed, the file must be there.
         """
+        if distributed.RANK:
+            return NothingRecorded()
         path = run.path / f"{name}.npy"
         if run.resumes and not path.is_file():
             raise errors.BadInput(f"{path}: is missing; take an intact copy of the run, or start anew with --overwrite")
@@ -103,7 +113,8 @@ class PathFiles:
         """The observer that records NAME.npy before every --fine_every-th update; says so when that costs much."""
         every, steps = self.args.fine_every, num_fine_steps(self.args, self.experiment.data)
         recorder = self.open(run, state, name, steps, f"before every update number {every} * step", rows)
-        self._print_cost(name, recorder.shape, loader.num_samples)
+        if distributed.RANK == 0:
+            self._print_cost(name, recorder.shape, loader.num_samples)
         return PathBeforeUpdates(recorder, loader, self.experiment.hardware.forward_of(state.model), every)
 
     def _print_cost(self, name, shape, followed):
