@@ -31,7 +31,8 @@ def on_all_ranks(main):
 
     def run():
         global _store
-        _store = next(dist.rendezvous("env://"))[0]
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # each has words of its own
+        _store = dist.PrefixStore(f"attempt {attempt}", next(dist.rendezvous("env://"))[0])
         try:
             with contextlib.ExitStack() as stack:
                 if RANK:
@@ -165,17 +166,24 @@ def whole_batch(size, *shares):
     """
     if WORLD_SIZE == 1:
         return shares
-    n = max(map(len, (share for share in shares if share.ndim)))
-    rows = [share.expand(n, 1) if share.ndim < 1 else share.view(n, *share.shape[1:] or (1,)) for share in shares]
-    as_bytes = [row.contiguous().view(torch.uint8) for row in rows]  # all in one exchange
+    n = max(len(share) for share in shares if share.ndim)
+    rows = [share.view(n, *share.shape[1:] or (1,)) if share.ndim else share.repeat(n, 1) for share in shares]
+    as_bytes = [_packed(row).view(torch.uint8) for row in rows]  # of all kinds, so that there is one exchange
     mine = torch.cat(as_bytes, 1)
-    padded = mine.new_zeros(-(-size // WORLD_SIZE), mine.shape[1])  # the largest share
+    padded = mine.new_zeros(-(-size // WORLD_SIZE), mine.shape[1])  # as large as the largest share
     padded[:n] = mine
     parts = [torch.empty_like(padded) for _ in range(WORLD_SIZE)]
     dist.all_gather(parts, padded)
     whole = torch.stack(parts, 1).flatten(0, 1)[:size].split([b.shape[1] for b in as_bytes], 1)
-    whole = [w.contiguous().view(share.dtype) for w, share in zip(whole, shares, strict=True)]
-    return [w.view(size, *share.shape[1:]) if share.ndim else w.mean() for w, share in zip(whole, shares, strict=True)]
+    whole = [_packed(found).view(row.dtype) for found, row in zip(whole, rows, strict=True)]
+    return [
+        found.view(size, *share.shape[1:]) if share.ndim else found.mean()
+        for found, share in zip(whole, shares, strict=True)
+    ]
+
+
+def _packed(rows):
+    return rows.clone(memory_format=torch.contiguous_format)  # contiguous() leaves a single row any strides
 
 
 def parallel(model):
