@@ -105,6 +105,8 @@ def check(args):
             f"--batch_size {args.batch_size}: is the batch of all {WORLD_SIZE} processes together; give at least a "
             "sample each, or start fewer"
         )
+    if getattr(args, "jobs", 1) > 1 and WORLD_SIZE > 1:
+        raise BadInput("--jobs: torchrun has started several processes already; leave it out")
     if args.sync_bn and WORLD_SIZE > 1 and not torch.cuda.is_available():
         raise BadInput("--sync_bn: torch synchronises BatchNorm on CUDA only; leave it out, or give --norm group")
 
