@@ -18,6 +18,7 @@ from runs.run_folder import RESULTS
 from runs.teacher import Teacher
 from supervision.table import read_distributions
 from supervision.targets import Given, TeacherTable, teach_types
+from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
@@ -140,4 +141,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

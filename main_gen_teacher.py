@@ -11,6 +11,7 @@ from common import errors, flags
 from runs.path_recording import PathFiles, add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import TrainingPath
 from utils import experiment_parser, run_name
@@ -59,4 +60,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

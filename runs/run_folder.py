@@ -6,8 +6,10 @@ the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of a
 theirs beside them, and the picture.
 """
 
+import contextlib
 import csv
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -107,6 +109,8 @@ class RunFolder:
 
     resumes: whether it goes on with the run that is there.
     """
+
+    writes = True
 
     def __init__(self, path):
         self.path = Path(path)
@@ -241,6 +245,41 @@ class RunFolder:
         plot_curves(state.rows, self.path / "curves.png")
 
 
+class OnlookersFolder(RunFolder):
+    """A run's folder for processes that train with the one that writes: they restore what it saved, and write nothing.
+
+    resumes: as of the RunFolder of that one.
+    """
+
+    writes = False
+
+    def __init__(self, path, hardware, resumes):
+        self.path, self.hardware, self.resumes, self.files = Path(path), hardware.describe(), resumes, _Discarded()
+
+    def __exit__(self, *problem):
+        pass
+
+    def time_to_save(self):
+        return False
+
+    def save(self, state):
+        state.saved_at = state.update
+
+    def save_epoch(self, state, epoch, new_best):
+        pass
+
+    def finish(self, state):
+        pass
+
+
+class _Discarded:
+    """In place of CheckedFiles."""
+
+    @contextlib.contextmanager
+    def together(self):
+        yield lambda name, mode="wb": io.BytesIO() if "b" in mode else io.StringIO()
+
+
 def _settings(args, data, resolved):
     """The contents of args.json."""
     described = ("num_classes", "class_names", "channels", "image_size", "mean", "std", "test_size")
@@ -349,6 +388,7 @@ def environment():
         "numpy": np.__version__,
         "platform": platform.platform(),
         "git_commit": commit,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }
 
 
