@@ -9,6 +9,7 @@ from shlex import quote
 
 from common import errors
 from runs.run_folder import RESULTS
+from supervision import tables
 from supervision.targets import OneHot
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
@@ -18,6 +19,7 @@ def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
     flag = parser.add_argument_group("the table").add_argument
     flag("--smoothing", type=errors.open_share, default=0.05, help="weight of the newest prediction")
+    flag("--table", **tables.FLAG)
     flag("--filt_tau", type=errors.positive, default=1.0, help="temperature of the predictions that are averaged")
     return parser
 

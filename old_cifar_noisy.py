@@ -16,6 +16,7 @@ from common import errors
 from comparison import methods
 from comparison import results as comparison
 from runs.run_folder import RESULTS
+from supervision import tables
 from supervision.targets import METHODS
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
@@ -40,6 +41,7 @@ def make_parser():
     flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
+    flag("--table", **tables.FLAG)
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
     flag(
         "--path",
