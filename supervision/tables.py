@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.errors import value
+from common.flags import value
 from supervision.sharded_table import ShardedTable
 from supervision.sparse_table import SparseTable
 from supervision.table import PredictionTable
