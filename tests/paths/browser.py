@@ -22,6 +22,14 @@ class Page:
         for key in keys:
             self.browser.switch_to.active_element.send_keys(KEYS.get(key, key))
 
+    def hover(self, element, x, y):
+        """Pixels from the element's middle. Returns what can be done there."""
+        from selenium.webdriver import ActionChains
+
+        there = ActionChains(self.browser).move_to_element_with_offset(element, int(x), int(y))
+        there.perform()
+        return there
+
     def choose(self, selector, value):
         from selenium.webdriver.support.ui import Select
 

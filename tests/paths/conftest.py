@@ -30,16 +30,18 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def load(browser):
-    """load(file, width, height, kind): the file's Page in the browser. Afterwards: no error, no request."""
+    """load(file, width, height, kind, at): the file's Page in the browser, at "#somewhere". Afterwards: no error, no
+    request."""
     files = []
 
-    def load(file, width=1400, height=900, kind=Page):
+    def load(file, width=1400, height=900, kind=Page, at=""):
         page = kind(browser)
         page.resize(width, height)
         files.append(file.as_uri())
-        browser.get(files[-1])
+        browser.get(files[-1] + at)
         return page
 
+    load.browser = browser
     browser.get_log("browser"), browser.get_log("performance")
     yield load
     assert browser.get_log("browser") == []  # what the policy forbids is logged here, and errors
