@@ -24,7 +24,7 @@ from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact
 from common.hardware import DECIDING
 from common.untrusted import reason
 from data.datasets import TEST_SIZE
-from data.noise import split_file_and_key
+from data.label_files import split_file_and_key
 from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked
@@ -68,7 +68,8 @@ RESOLVED = (
 
 def check_free(path, args):
     """BadInput when the folder already holds something, unless it is a run and --overwrite or --resume is given."""
-    check_unlocked(path)
+    if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
+        check_unlocked(path)
     _check_content(Path(path), args)
 
 

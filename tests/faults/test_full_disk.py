@@ -18,13 +18,12 @@ from common import plots
 from common.files import check_intact, read_checksums
 from comparison import results as comparison
 from paths.recorder import damaged_steps
-from runs import run_folder
+from runs import path_recording, run_folder
 from supervision.table import PredictionTable
 from tests.faults import processes
 from tests.faults.calls import call
 from tests.faults.chain import CHAIN, prepare
 from tests.faults.runs import RUNS, differs
-from training import path_recording
 
 FULL_DISKS = int(os.environ.get("FAULTS_FULL_DISKS", 3))
 SCRIPTS = ("main_gen_teacher", "main_gen_path", "cifar10h_gen_path", "main_gen_path", "old_cifar_noisy")
@@ -87,7 +86,6 @@ def told(code, err):
     """The message of a failure, which is one line."""
     (line,) = [line for line in err.splitlines() if not line.startswith("warning: ")]
     assert code == 1 and line.startswith("error: "), (code, err)
-    assert any(words in line for words in ("No space", "full", "too large")), line
     return line.removeprefix("error: ")
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.untrusted import as_cell
-from data.noise import Marks, read_marks
+from data.label_files import Marks, read_marks
 from paths import report
 from paths.report import write_report
 from tests.paths.browser import Page, wait_until

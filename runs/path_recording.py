@@ -1,4 +1,4 @@
-"""What the two scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
+"""What scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
 
 import contextlib
 import shutil
@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import errors
+from common import errors, flags
 from data.loader import num_batches
+from data.seeds import generator
 from paths.recorder import PathRecorder
-from training.observers import PathBeforeUpdates
-from utils import generator
 
 PASSES_OF_TRAINING = 3  # forward passes that a sample costs in training: one forward, about two backward
 
@@ -23,11 +22,26 @@ def add_path_flags(parser, fine_every, fine_samples):
     """
     flag = parser.add_argument_group("the paths").add_argument
     flag(
-        "--fine_every", type=errors.count, default=fine_every, help="updates from one step of the FINE path to the next"
+        "--fine_every", type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
     )
-    flag("--fine_samples", type=errors.count, default=None, help=f"fixed samples to follow ({fine_samples})")
-    flag("--path_dtype", default="float16", help="of the arrays", **errors.one_of(["float16", "float32"]))
+    flag("--fine_samples", type=flags.count, default=None, help=f"fixed samples to follow ({fine_samples})")
+    _add_path_dtype(flag)
     return flag
+
+
+def add_record_flag(parser, whose):
+    """--record_paths, --path_dtype: for scripts that have something else to do."""
+    flag = parser.add_argument_group("the paths").add_argument
+    flag(
+        "--record_paths",
+        action="store_true",
+        help=f"also record PATH_TRAIN_COARSE, as main_gen_path.py does, {whose}; for analyze_paths.py",
+    )
+    _add_path_dtype(flag)
+
+
+def _add_path_dtype(flag):
+    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
 
 
 def check_path_flags(args, data, folder, shapes):
@@ -35,18 +49,19 @@ def check_path_flags(args, data, folder, shapes):
 
     shapes: the (samples, steps) of each array.
     """
-    if (args.fine_samples or 0) > len(data.train_idx):
+    if (getattr(args, "fine_samples", None) or 0) > len(data.train_idx):
         raise errors.BadInput(
             f"--fine_samples {args.fine_samples}: there are {len(data.train_idx)} training samples; give at most that"
         )
     needed = sum(n * t for n, t in shapes) * data.dataset.num_classes * np.dtype(args.path_dtype).itemsize
-    there = sum(file.stat().st_blocks * 512 for file in Path(folder).glob("PATH_*.npy"))  # of the run resumed, replaced
+    there = sum(file.stat().st_blocks * 512 for file in Path(folder).rglob("PATH_*.npy"))  # of the run before
     place = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.is_dir())
     free = shutil.disk_usage(place).free + there
     if needed > free:
+        or_less = "a larger --fine_every, a smaller --fine_samples, or " if hasattr(args, "fine_every") else ""
         raise errors.BadInput(
-            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give a "
-            "larger --fine_every, a smaller --fine_samples, or --path_dtype float16"
+            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give "
+            f"{or_less}--path_dtype float16"
         )
 
 
@@ -99,12 +114,16 @@ class PathFiles:
         state.recorders[name] = self._stack.enter_context(recorder)
         return recorder
 
-    def fine(self, run, state, name, rows, loader):
-        """The observer that records NAME.npy before every --fine_every-th update; says so when that costs much."""
-        every, steps = self.args.fine_every, num_fine_steps(self.args, self.experiment.data)
-        recorder = self.open(run, state, name, steps, f"before every update number {every} * step", rows)
+    def open_training(self, run, state):
+        """open() for PATH_TRAIN_COARSE, every training sample in each epoch's training pass."""
+        return self.open(run, state, "PATH_TRAIN_COARSE", self.args.epochs, "the training pass of an epoch")
+
+    def open_fine(self, run, state, name, rows, loader):
+        """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""
+        step = f"before every update number {self.args.fine_every} * step"
+        recorder = self.open(run, state, name, num_fine_steps(self.args, self.experiment.data), step, rows)
         self._print_cost(name, recorder.shape, loader.num_samples)
-        return PathBeforeUpdates(recorder, loader, self.experiment.hardware.forward_of(state.model), every)
+        return recorder
 
     def _print_cost(self, name, shape, followed):
         trained = PASSES_OF_TRAINING * self.args.epochs * self.experiment.train_loader.num_samples
