@@ -267,7 +267,7 @@
     radius = Math.min(width / 2 - beside, height / 2 - above) / (1 + SPREAD);
     dot = clamp(0.21 * Math.sqrt((width * height) / n), 2.4, 6);
     sprites = Object.fromEntries(LOOKS.map((look) => [look, sprite(look, dot, dpr)]));
-    wake();
+    draw(); // at once: the box is empty now
   }
 
   const font = (bold = "") => `${bold} ${width < 500 ? 13 : 15}px system-ui, sans-serif`;
@@ -452,12 +452,14 @@
     const left = margin + right * (width - side - 2 * margin), top = margin + down * (height - side - 36 - 2 * margin);
     pen.strokeStyle = pen.fillStyle = ink[lookOf(i)];
     pen.lineWidth = 1.5;
+    pen.globalAlpha = 0.6;
     pen.setLineDash([2, 3]);
     pen.beginPath();
     pen.moveTo(xy[2 * i], xy[2 * i + 1]);
     pen.lineTo(left + side / 2, top + side / 2);
     pen.stroke();
     pen.setLineDash([]);
+    pen.globalAlpha = 1;
     const said = [`label: ${classNames[given[i]]}`];
     if (truth[i] !== given[i]) said.push(`${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`);
     if (picture) {
