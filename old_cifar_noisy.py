@@ -18,6 +18,7 @@ from comparison import methods
 from comparison import results as comparison
 from runs.path_recording import add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
+from supervision import tables
 from supervision.targets import METHODS
 from sweep import run_all, starter, with_threads
 from training import distributed
@@ -46,6 +47,7 @@ def make_parser():
     flag("--only_seed", type=flags.whole, default=None, help="this seed of a run alone, as --jobs starts it")
     flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
+    flag("--table", **tables.FLAG)
     flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
     flag(
         "--path",

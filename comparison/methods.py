@@ -30,7 +30,7 @@ def make_target(method, args, experiment, oht_folder, own_table):
         given.teacher, given.tau = hardware.place(teacher.read_network(args, dataset)), args.temp
         given.forward = hardware.forward_of(given.teacher)
     elif method.teacher == "table":  # its predictions were made at --temp already: its rows are used as they are
-        given.teacher = teacher.read_table(dataset).values.to(hardware.device)
+        given.teacher = teacher.read_table(dataset, args.table == "sharded").to(hardware.device)
     elif method.teacher == "own table":
         given.teacher = own_table
     return method.make(given)

@@ -1,7 +1,7 @@
 """A run's folder: its arguments, labels, metrics, checkpoints and tables. It can be moved and copied.
 
 args.json, environment.json, labels.npz (y, ny, idx trained on, valid_idx; paths for image folders;
-mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy (weights and table of
+mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy or .npz (weights and table of
 the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of all but the tables, which have
 theirs beside them, and the picture.
 """
@@ -31,6 +31,7 @@ from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked
 from runs.resuming import check_resolved, has_progress, read_last
+from supervision.sparse_table import SparseTable
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")
@@ -211,7 +212,9 @@ class RunFolder:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
             for name in names:
-                state.table.save(self.path / f"{name}.npy", {**self.table_metadata, "epoch": epoch})
+                state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
+            if names and isinstance(state.table, SparseTable):
+                print(f"{state.table.error_in_words()} ({', '.join(names)})")
         is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
         if names or is_due:
             self._save_together(state, names, is_due)

@@ -22,7 +22,7 @@ from models import build_model, check_net
 from runs.resuming import take_over
 from runs.run_folder import OnlookersFolder, RunFolder, check_free
 from supervision.losses import cross_entropy
-from supervision.table import PredictionTable
+from supervision.tables import kept_classes, new_table
 from training import distributed
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
@@ -74,6 +74,8 @@ class Experiment:
             check_tracking(args)
         if args.batch_size == 1 and args.norm == "batch":
             problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
+        if self.dataset and selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
+            problems.add(f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:
             with problems.collect():
                 check_net(
@@ -182,9 +184,10 @@ class Experiment:
         return run or OnlookersFolder(path, self.hardware, resumes)
 
     def new_table(self):
-        """A PredictionTable for train() to fill."""
+        """A table of the kind that --table names, for train() to fill."""
         sizes = self.dataset.num_train, self.dataset.num_classes
-        return PredictionTable(*sizes, self.args.smoothing, self.hardware.device)
+        settings = {"in_use": self.data.train_idx, "scratch": self.folder}
+        return new_table(self.args.table, *sizes, self.args.smoothing, self.hardware.device, **settings)
 
     def train(
         self,
