@@ -180,8 +180,8 @@ class Experiment:
         path, run = path or self.folder, None
         if distributed.RANK == 0:
             run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
-        resumes = distributed.of_first(lambda: run.resumes)
-        return run or OnlookersFolder(path, self.hardware, resumes)
+        shared = distributed.of_first(lambda: run.shared())
+        return run or OnlookersFolder(shared)
 
     def new_table(self):
         """A table of the kind that --table names, for train() to fill."""
