@@ -72,8 +72,11 @@ class Experiment:
         with problems.collect():
             distributed.check(args)
             check_tracking(args)
-        if args.batch_size == 1 and args.norm == "batch":
-            problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
+        if args.batch_size < 2 * distributed.WORLD_SIZE and args.norm == "batch":
+            problems.add(
+                f"--batch_size {args.batch_size}: BatchNorm needs two samples in each process; give "
+                f"{2 * distributed.WORLD_SIZE} or more, or --norm group"
+            )
         if self.dataset and selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
             problems.add(f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:

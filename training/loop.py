@@ -233,7 +233,8 @@ def backward(state, forward, target, loss, share, size, parts):
     seen, values = [], []
     chunks = [share] if parts == 1 else list(zip(*(whole.tensor_split(parts) for whole in share), strict=True))
     for x, label, idx in chunks:
-        alone = state.ddp and len(seen) + 1 < len(chunks)  # the ranks add up their gradients with the last part's
+        # the ranks add up their gradients with the last part's
+        alone = state.ddp is not None and len(seen) + 1 < len(chunks)
         with state.ddp.no_sync() if alone else contextlib.nullcontext():
             logits = forward(x)
             seen.append(logits.detach())

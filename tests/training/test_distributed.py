@@ -69,7 +69,9 @@ def two(place):
 def three(two):
     """Goes on with what two have begun, and is stopped as well."""
     resumed = teacher("stopped_at_two", "--resume")
-    return torchrun(3, teacher("three", "--accumulate 2"), resumed, teacher("stopped_at_three"), fault="INT 0 8")
+    return torchrun(
+        3, teacher("three", "--accumulate 2 --table sharded"), resumed, teacher("stopped_at_three"), fault="INT 0 8"
+    )
 
 
 @pytest.fixture(scope="module")
