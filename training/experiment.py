@@ -72,8 +72,11 @@ class Experiment:
         with problems.collect():
             distributed.check(args)
             check_tracking(args)
-        if args.batch_size == 1 and args.norm == "batch":
-            problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
+        if args.batch_size < 2 * distributed.WORLD_SIZE and args.norm == "batch":
+            problems.add(
+                f"--batch_size {args.batch_size}: BatchNorm needs two samples in each process; give "
+                f"{2 * distributed.WORLD_SIZE} or more, or --norm group"
+            )
         if self.dataset and selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
             problems.add(f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:
@@ -180,8 +183,8 @@ class Experiment:
         path, run = path or self.folder, None
         if distributed.RANK == 0:
             run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
-        resumes = distributed.of_first(lambda: run.resumes)
-        return run or OnlookersFolder(path, self.hardware, resumes)
+        shared = distributed.of_first(lambda: run.shared())
+        return run or OnlookersFolder(shared)
 
     def new_table(self):
         """A table of the kind that --table names, for train() to fill."""
