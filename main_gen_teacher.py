@@ -13,20 +13,23 @@ from supervision.targets import OneHot
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
+FLAGS = {
+    "the table": {
+        "--smoothing": dict(type=flags.open_share, default=0.05, help="weight of the newest prediction"),
+        "--filt_tau": dict(type=flags.positive, default=1.0, help="temperature of the predictions that are averaged"),
+    }
+}
+
 
 def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
-    flag = parser.add_argument_group("the table").add_argument
-    flag("--smoothing", type=flags.open_share, default=0.05, help="weight of the newest prediction")
-    flag("--filt_tau", type=flags.positive, default=1.0, help="temperature of the predictions that are averaged")
-    return parser
+    return parser.add_flags(FLAGS)
 
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    experiment = Experiment(args, problems, RESULTS / args.proj_name / (args.net + run_name(args)))
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
+    experiment = Experiment(args, RESULTS / args.proj_name / (args.net + run_name(args)))
     if args.check:
         return experiment.print_settings()
 
@@ -40,7 +43,6 @@ def main(argv=None) -> Path | None:
         f"evaluate.py {quote(str(run.path))}",
         f"main_distill.py --teach_path {quote(str(teacher))} --teach_type table{''.join(given)}",
     )
-    print(run.path)
     return run.path
 
 

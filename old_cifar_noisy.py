@@ -20,44 +20,41 @@ from supervision.targets import METHODS
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
+FLAGS = {
+    "the comparison": {
+        "--noisy_level": dict(
+            help="the noise in tenths: --ny_ratio is a tenth of it", **flags.one_of(map(str, range(10)))
+        ),
+        "--methods": dict(
+            nargs="+",
+            default=methods.names(),
+            help="which to run; OHT is added where it has to teach",
+            **flags.one_of(methods.names()),
+        ),
+        "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),
+        "--temp": dict(type=flags.positive, default=1.0, help="temperature of teachers, students and tables"),
+        "--smoothing": dict(type=flags.open_share, default=0.05, help="the table's weight of the newest prediction"),
+        "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
+        "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
+    }
+}
+
 
 def make_parser():
     parser = experiment_parser(__doc__, dataset="cifar100", epochs=100, batch_size=128, proj_name=None)
-    flag = parser.add_argument_group("the comparison").add_argument
-    flag(
-        "--noisy_level",
-        default=None,
-        help="the noise in tenths: --ny_ratio is a tenth of it",
-        **flags.one_of(map(str, range(10))),
-    )
-    flag(
-        "--methods",
-        nargs="+",
-        default=methods.names(),
-        help="which to run; OHT is added where it has to teach",
-        **flags.one_of(methods.names()),
-    )
-    flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
-    flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
-    flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
-    flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
-    flag(
-        "--path",
-        type=flags.name,
-        default=None,
-        help="name of the run, as --run_name (the time and the settings)",
-    )
-    return parser
+    return parser.add_flags(FLAGS)
 
 
-def settle(args, problems):
+def settle(args):
     """Resolve what this script's own flags mean for the common ones; returns the run's folder."""
-    if args.noisy_level is not None and {"ny_ratio", "ny_file"} & args.given:
-        problems.add(f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them")
-    elif args.noisy_level is not None:
+    if args.noisy_level is not None:
+        if {"ny_ratio", "ny_file"} & args.given:
+            raise errors.BadInput(
+                f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
+            )
         args.ny_ratio = int(args.noisy_level) / 10
     if args.resume and not (args.path or args.run_name):
-        problems.add("--resume: name the run to go on with by --path")
+        raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     wanted = set(args.methods) | {"OHT" for m in args.methods if METHODS[m].is_taught}
@@ -67,16 +64,16 @@ def settle(args, problems):
     name = args.path or args.run_name or settings
     project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
     if args.resume and not {"dataset", "proj_name"} & args.given:
-        project = find_project(name, problems) or project
+        project = find_project(name) or project
     args.proj_name = args.proj_name or project
     return RESULTS / args.proj_name / f"run_{name}"
 
 
-def find_project(name, problems):
+def find_project(name):
     """The folder below results/ that has a run of this name, whatever its data set; None where there is none."""
     runs = sorted(args.parent for args in RESULTS.glob(f"noisy_*/run_{glob.escape(name)}/args.json"))
     if len(runs) > 1:
-        problems.add(f"--resume: there are {', '.join(map(str, runs))}; say which by --dataset")
+        raise errors.BadInput(f"--resume: there are {', '.join(map(str, runs))}; say which by --dataset")
     return runs[0].parent.name if runs else None
 
 
@@ -87,10 +84,9 @@ def write_results(run, results):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    folder = settle(args, problems)
-    experiment = Experiment(args, problems, folder)
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
+    folder = settle(args)
+    experiment = Experiment(args, folder)
     if args.check:
         return experiment.print_settings()
 

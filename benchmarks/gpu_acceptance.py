@@ -146,8 +146,7 @@ PARTS = {"tests": tests, "runs": runs, "paths": paths, "equal": equal, "steps": 
 
 def main(argv=None):
     """Run the script; returns the results."""
-    args, problems = make_parser().parse_collecting(argv)
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         acceptance = Acceptance(args, folder)
         for part in args.only:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.errors import Problems
 from common.hardware import Hardware
 from common.interruption import stop_if_asked
 from main_gen_teacher import make_parser
@@ -81,9 +80,7 @@ class Workload:
 
     def start(self, flags):
         """A started Experiment of main_gen_teacher.py."""
-        problems = Problems()
-        experiment = Experiment(make_parser().parse_args(flags), problems, self.folder / "unused")
-        problems.stop_if_any()
+        experiment = Experiment(make_parser().parse_args(flags), self.folder / "unused")
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
 

@@ -199,16 +199,24 @@ def _read_array(f):
     return array
 
 
-def whole_numbers(values):
-    """The values as int64 where they are whole numbers that were saved as floats, else as they are."""
-    whole = values.dtype.kind == "f" and (values == np.floor(values)).all() and (np.abs(values) < 2**53).all()
-    return values.astype(np.int64) if whole else values
+def class_numbers(labels: np.ndarray, what: str) -> np.ndarray:
+    """Class numbers as (N,) int64, of any whole numbers (N,) or (N, 1), also saved as floats; else BadInput."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "f" and (labels == np.floor(labels)).all() and (np.abs(labels) < 2**53).all():
+        labels = labels.astype(np.int64)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise BadInput(f"{what}: must be whole numbers of shape (N,), found {labels.shape} of {labels.dtype}")
+    return labels.astype(np.int64)
 
 
-def count_from_one(labels, num_classes):
-    """For the end of a message: what to do with labels that are 1 to K, or nothing."""
-    from_one = labels.min() == 1 and labels.max() == num_classes
-    return "; these count from 1: subtract 1" if from_one else ""
+def check_range(labels: np.ndarray, num_classes: int, what: str) -> None:
+    """BadInput unless class numbers (N,) are 0 to num_classes - 1."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        from_one = labels.min() == 1 and labels.max() == num_classes
+        hint = "; these count from 1: subtract 1" if from_one else ""
+        raise BadInput(f"{what}: has the label {wrong}, labels go from 0 to {num_classes - 1}{hint}")
 
 
 # ---------------------------------------------------------------------------------------------------- text

@@ -15,18 +15,17 @@ from paths.recorder import PathRecorder
 PASSES_OF_TRAINING = 3  # forward passes that a sample costs in training: one forward, about two backward
 
 
-def add_path_flags(parser, fine_every, fine_samples):
-    """--fine_every, --fine_samples, --path_dtype; returns the group's add_argument, for more of them.
-
-    fine_samples: in words, how many when the flag is not given.
-    """
-    flag = parser.add_argument_group("the paths").add_argument
-    flag(
-        "--fine_every", type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
-    )
-    flag("--fine_samples", type=flags.count, default=None, help=f"fixed samples to follow ({fine_samples})")
-    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
-    return flag
+def path_flags(fine_every: int, fine_samples: str) -> dict:
+    """--fine_every, --fine_samples, --path_dtype; fine_samples: in words, how many when the flag is not given."""
+    return {
+        "the paths": {
+            "--fine_every": dict(
+                type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
+            ),
+            "--fine_samples": dict(type=flags.count, help=f"fixed samples to follow ({fine_samples})"),
+            "--path_dtype": dict(default="float16", help="of the arrays", **flags.one_of(["float16", "float32"])),
+        }
+    }
 
 
 def check_path_flags(args, data, folder, shapes):

@@ -8,7 +8,6 @@ import resource
 import sys
 import warnings
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from data.datasets import open_dataset
 from data.images import FolderImages
 from data.label_files import read_labels
 from models import build_model, load_weights
+from utils import experiment_parser
 
 TERA = 2**40
 
@@ -260,7 +260,7 @@ SPLITS |= {
 
 
 def labels_of(path):
-    labels = read_labels(str(path), 60, ["a", "b", "c"])
+    labels, _ = read_labels(str(path), 60, ["a", "b", "c"])
     assert labels.shape == (60,) and 0 <= labels.min() <= labels.max() < 3
 
 
@@ -269,7 +269,7 @@ def weights_of(path):
 
 
 def data_of(path):
-    dataset = open_dataset(SimpleNamespace(dataset="npz", data_dir=str(path), image_size=None))
+    dataset = open_dataset(experiment_parser("test").parse_args(["--dataset", "npz", "--data_dir", str(path)]))
     assert dataset.train.images.shape == (60, 8, 8, 1) and dataset.train.labels.max() < dataset.num_classes == 3
 
 
