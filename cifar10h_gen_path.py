@@ -21,6 +21,7 @@ from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_
 from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathBeforeEpochs, PathBeforeUpdates
 from utils import experiment_parser, run_name
@@ -28,8 +29,9 @@ from utils import experiment_parser, run_name
 HUMAN_PROBS = "cifar10h-probs.npy"
 
 
-FLAGS = path_flags(fine_every=4, fine_samples="all when not given") | {
-    "human labels": {
+FLAGS = {
+    "the paths": path_flags(fine_every=4, fine_samples="all when not given")
+    | {
         "--human_probs": dict(
             metavar="FILE",
             help=f"(N, K) .npy of label distributions, row by row ({HUMAN_PROBS} in --data_dir when not given)",
@@ -117,4 +119,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

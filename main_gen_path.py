@@ -15,12 +15,14 @@ from common import errors, flags
 from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_fine_steps, path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, PathBeforeUpdates, TrainingPath
 from utils import experiment_parser, run_name
 
-FLAGS = path_flags(fine_every=1, fine_samples="a batch when not given") | {
-    "what is recorded": {
+FLAGS = {
+    "the paths": path_flags(fine_every=1, fine_samples="a batch when not given")
+    | {
         "--record": dict(
             default="train",
             help="PATH_TRAIN_COARSE from the training pass, or from a clean pass in eval mode at each epoch's end",
@@ -53,8 +55,7 @@ def make_observers(args, experiment, files, run, state):
         PathBeforeUpdates(fine, batch, forward, args.fine_every),
     ]
     if args.record == "train":
-        everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
-        return [*observers, TrainingPath(everyone)]
+        return [*observers, TrainingPath(files.open_training(run, state))]
     everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
     return [*observers, PathAfterEpochs(everyone, loader.clean(), forward)]
 
@@ -81,4 +82,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

@@ -83,7 +83,8 @@ FLAGS = {
         ),
         "--warmup": dict(type=whole, default=0, help="epochs over which the learning rate rises to the schedule's"),
         "--epochs": dict(type=count, default=200, help="passes over the training set"),
-        "--batch_size": dict(type=count, default=250, help="samples an update"),
+        "--batch_size": dict(type=count, default=250, help="samples an update, of all processes together"),
+        "--accumulate": dict(type=count, default=1, help="parts a batch is computed in, to need less memory"),
         "--seed": dict(type=whole, default=10086, help="of weights, order and augmentation"),
         "--data_seed": dict(
             type=whole,
@@ -102,6 +103,8 @@ FLAGS = {
         "--compile": dict(
             default="auto", help="torch.compile; auto: for long runs on CUDA", **one_of(["auto", "on", "off"])
         ),
+        "--sync_bn": dict(action="store_true", help="torchrun, CUDA: BatchNorm's statistics of the whole batch"),
+        "--dist_timeout": dict(type=count, default=600, help="torchrun: seconds to wait for a process that is stuck"),
         "--deterministic": dict(
             action="store_true", help="the same seed gives the same run on a GPU, too; slower there"
         ),

@@ -1,11 +1,15 @@
 """The training of a comparison's methods, each in a folder of its own, taught by OHT's, and their results."""
 
+import os
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
+from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training import distributed
+from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
 
@@ -26,10 +30,15 @@ def make_target(method, args, experiment, oht_folder, own_table):
         given.teacher, given.tau = hardware.place(teacher.read_network(args, dataset)), args.temp
         given.forward = hardware.forward_of(given.teacher)
     elif method.teacher == "table":  # its predictions were made at --temp already: its rows are used as they are
-        given.teacher = teacher.read_table(dataset).values.to(hardware.device)
+        given.teacher = teacher.read_table(dataset, args.table == "sharded").to(hardware.device)
     elif method.teacher == "own table":
         given.teacher = own_table
     return method.make(given)
+
+
+def all_done(names, seed_folder) -> bool:
+    """Whether all these methods of a seed are done."""
+    return all((seed_folder / name / RESULT).is_file() for name in names)
 
 
 def read_result(method, args, folder):
@@ -50,8 +59,18 @@ def train_method(name, experiment, folder):
     method, table = METHODS[name], experiment.new_table()
     target = make_target(method, args, experiment, seed_folder / "OHT", table)
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
-    log_file = folder / f"{method.log_name or name}.txt"
-    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
+    logs = folder if args.only_seed is None else seed_folder  # several processes would write among each other
+    logs.mkdir(exist_ok=True)
+    log_file = logs / f"{method.log_name or name}.txt" if distributed.RANK == 0 else os.devnull
+    with (
+        naming(log_file),
+        open(log_file, "a", encoding="utf-8", buffering=1) as log,
+        PathFiles(args, experiment) as files,
+    ):
+
+        def watch(run, state):
+            return [TrainingPath(files.open_training(run, state))] if args.record_paths and name == "OHT" else []
+
         print(f"{name}, seed {args.seed}", file=log)
         run, state = experiment.train(
             target,
@@ -59,6 +78,7 @@ def train_method(name, experiment, folder):
             table=table,
             temperature=args.temp,
             path=seed_folder / name,
+            watch=watch,
             log=partial(print, file=log),
             label=f"seed {args.seed} {name}",
             method=name,

@@ -1,4 +1,4 @@
-"""What the two scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
+"""What scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
 
 import contextlib
 import shutil
@@ -15,17 +15,24 @@ from paths.recorder import PathRecorder
 PASSES_OF_TRAINING = 3  # forward passes that a sample costs in training: one forward, about two backward
 
 
+PATH_DTYPE = dict(default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
+
+
 def path_flags(fine_every: int, fine_samples: str) -> dict:
     """--fine_every, --fine_samples, --path_dtype; fine_samples: in words, how many when the flag is not given."""
     return {
-        "the paths": {
-            "--fine_every": dict(
-                type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
-            ),
-            "--fine_samples": dict(type=flags.count, help=f"fixed samples to follow ({fine_samples})"),
-            "--path_dtype": dict(default="float16", help="of the arrays", **flags.one_of(["float16", "float32"])),
-        }
+        "--fine_every": dict(
+            type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
+        ),
+        "--fine_samples": dict(type=flags.count, help=f"fixed samples to follow ({fine_samples})"),
+        "--path_dtype": PATH_DTYPE,
     }
+
+
+def record_flags(whose: str) -> dict:
+    """--record_paths, --path_dtype: for scripts that have something else to do."""
+    said = f"also record PATH_TRAIN_COARSE, as main_gen_path.py does, {whose}; for analyze_paths.py"
+    return {"--record_paths": dict(action="store_true", help=said), "--path_dtype": PATH_DTYPE}
 
 
 def check_path_flags(args, data, folder, shapes):
@@ -33,18 +40,19 @@ def check_path_flags(args, data, folder, shapes):
 
     shapes: the (samples, steps) of each array.
     """
-    if (args.fine_samples or 0) > len(data.train_idx):
+    if (getattr(args, "fine_samples", None) or 0) > len(data.train_idx):
         raise errors.BadInput(
             f"--fine_samples {args.fine_samples}: there are {len(data.train_idx)} training samples; give at most that"
         )
     needed = sum(n * t for n, t in shapes) * data.dataset.num_classes * np.dtype(args.path_dtype).itemsize
-    there = sum(file.stat().st_blocks * 512 for file in Path(folder).glob("PATH_*.npy"))  # of the run resumed, replaced
+    there = sum(file.stat().st_blocks * 512 for file in Path(folder).rglob("PATH_*.npy"))  # of the run before
     place = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.is_dir())
     free = shutil.disk_usage(place).free + there
     if needed > free:
+        or_less = "a larger --fine_every, a smaller --fine_samples, or " if hasattr(args, "fine_every") else ""
         raise errors.BadInput(
-            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give a "
-            "larger --fine_every, a smaller --fine_samples, or --path_dtype float16"
+            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give "
+            f"{or_less}--path_dtype float16"
         )
 
 
@@ -64,6 +72,16 @@ def fixed_samples(args, data, count):
     return torch.from_numpy(data.train_idx)[order[:count]]
 
 
+class Unrecorded:
+    """In place of a PathRecorder, in processes whose predictions another one records."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def record(self, step, idx, prob):
+        pass
+
+
 class PathFiles:
     """Opens recorders of a run's paths, and closes them at the end: a context manager.
 
@@ -79,23 +97,27 @@ class PathFiles:
         step: in words, what a step is. rows: (M,) idx, or all. In a run that is resumed, the file must be there.
         """
         path = run.path / f"{name}.npy"
+        shape = (
+            len(self.experiment.data.y) if rows is None else len(rows),
+            num_steps,
+            self.experiment.dataset.num_classes,
+        )
+        if not run.writes:
+            return Unrecorded(shape)
         if run.resumes and not path.is_file():
             raise errors.BadInput(f"{path}: is missing; take an intact copy of the run, or start anew with --overwrite")
         try:
             recorder = PathRecorder(
-                path,
-                len(self.experiment.data.y) if rows is None else len(rows),
-                num_steps,
-                self.experiment.dataset.num_classes,
-                self.args.path_dtype,
-                rows,
-                resume=run.resumes,
-                metadata={"step": step},
+                path, *shape, self.args.path_dtype, rows, resume=run.resumes, metadata={"step": step}
             )
         except ValueError as problem:
             raise errors.BadInput(str(problem)) from None
         state.recorders[name] = self._stack.enter_context(recorder)
         return recorder
+
+    def open_training(self, run, state):
+        """open() for PATH_TRAIN_COARSE, every training sample in each epoch's training pass."""
+        return self.open(run, state, "PATH_TRAIN_COARSE", self.args.epochs, "the training pass of an epoch")
 
     def open_fine(self, run, state, name, rows, loader):
         """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""

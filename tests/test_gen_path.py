@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+import analyze_paths
 import main_gen_path
+import main_gen_teacher
+import old_cifar_noisy
 from common.errors import BadInput
 from data.seeds import with_weight_seed
 from runs.run_folder import network_of, read_args
@@ -63,6 +66,27 @@ def test_every_sample_trained_on_is_followed_and_no_other(runs):
         assert not total[~followed].any()
 
 
+def test_a_teacher_and_oht_of_a_comparison_record_the_same_path_on_the_side(runs, quick, workplace, monkeypatch):
+    """And are analysed by their folders, too. Methods that OHT teaches record none."""
+    monkeypatch.setattr(analyze_paths, "draw", lambda *all_of_them: None)
+    flags = [*FLAGS, "--seed", 1, "--valid_size", 0, "--record_paths", "--path_dtype", "float32"]
+    teacher = main_gen_teacher.main(quick(*flags))
+    compared = old_cifar_noisy.main(quick(*flags, "--methods", "OHT", "ES-FilterKD", "--seeds", 2, "--path", "both"))
+    expected = path(runs["train"], "PATH_TRAIN_COARSE")
+    np.testing.assert_array_equal(path(teacher, "PATH_TRAIN_COARSE"), expected)
+    # whose loss has another factor, so that the paths part after the first update
+    first = path(compared / "seed_1" / "OHT", "PATH_TRAIN_COARSE")
+    assert first.shape == expected.shape and (first.any(2) == expected.any(2)).all()
+    assert (first[:, 0] == expected[:, 0]).all(1)[expected[:, 0].any(1)].sum() == 48
+    recorded = sorted(str(file.relative_to(compared).parent) for file in compared.rglob("PATH_*.npy"))
+    assert recorded == ["seed_1/OHT", "seed_2/OHT"]
+    for folder in (teacher, compared / "seed_2" / "OHT"):
+        out = analyze_paths.main([str(folder)])
+        assert len((out / "suspects.csv").read_text().splitlines()) == 201
+    with pytest.raises(BadInput, match="--record_paths.*OHT"):
+        old_cifar_noisy.main(quick("--methods", "LS", "--record_paths"))
+
+
 def test_nothing_is_selected(runs):
     assert not [file for folder in runs.values() for file in folder.glob("best_*")]
 
@@ -105,18 +129,18 @@ def test_the_free_path_agrees_with_the_training_accuracy_of_the_run(runs):
 
 
 def test_following_more_samples_than_there_are_is_bad_input(quick, workplace):
-    with pytest.raises(BadInput, match="--fine_samples 201: there are 200"):
+    with pytest.raises(BadInput, match="--fine_samples 201.* 200"):
         main_gen_path.main(quick("--fine_samples", 201))
     assert not list(workplace.iterdir())
 
 
 def test_killed_at_any_moment_the_complete_steps_are_those_of_the_whole_run(quick, workplace):
-    flags = quick("--epochs", 150, "--path_dtype", "float32", "--overwrite")
-    whole = main_gen_path.main([*flags, "--run_name", "whole"])
+    flags = quick("--scheduler", "multi", "--path_dtype", "float32")  # whose first 80 epochs are the same in all runs
+    whole = main_gen_path.main([*flags, "--epochs", "40", "--run_name", "whole"])
     # as the script, but for steps that go to disk at once instead of every ten seconds
     code = "import sys, paths.recorder as r; r.FLUSH_SECONDS = 0; import main_gen_path as m; m.main(sys.argv[1:])"
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-c", code, *flags, "--run_name", "killed"]
+    command = [sys.executable, "-c", code, *flags, "--epochs", "150", "--run_name", "killed"]
     environment = {"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     killed = Path("results/Gen_path/run_killed")
@@ -127,5 +151,6 @@ def test_killed_at_any_moment_the_complete_steps_are_those_of_the_whole_run(quic
         time.sleep(0.02)
     for name in ("PATH_TRAIN_COARSE", "PATH_BATCH_COARSE", "PATH_BATCH_FINE"):
         steps = sorted(map(int, sidecar(killed, name)["complete"]))
-        assert 2 < len(steps) < path(whole, name).shape[1] and steps == list(range(len(steps)))
+        assert 2 < len(steps) < path(killed, name).shape[1] and steps == list(range(len(steps)))
+        steps = steps[: path(whole, name).shape[1]]
         np.testing.assert_array_equal(path(killed, name)[:, steps], path(whole, name)[:, steps])

@@ -22,9 +22,11 @@ from data.noise import realised_rate
 from data.seeds import role_seed, with_weight_seed
 from models import build_model, check_net
 from runs.resuming import take_over
-from runs.run_folder import RunFolder, check_free
+from runs.run_folder import OnlookersFolder, RunFolder, check_free
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
+from supervision.tables import kept_classes, new_table
+from training import distributed
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from utils import get_loaders, noise_in_words
@@ -49,9 +51,17 @@ class Experiment:
         selects: whether best epochs are chosen and a table is kept; the path scripts do neither.
         also_check: called with the LabelledData once it is there, to raise BadInput.
         """
-        self.args, self.folder, self.also_check, self.selects = args, Path(folder), also_check, selects
-        self.before = take_over(args, self.folder)  # environment.json of the run to go on with, or None
-        check_free(self.folder, args)
+        self.args, self.also_check, self.selects = args, also_check, selects
+        distributed.start(args)
+
+        def from_disk():
+            before = take_over(args, Path(folder))  # environment.json of the run to go on with, or None
+            check_free(Path(folder), args)
+            return Path(folder), before, vars(args)
+
+        self.folder, self.before, settings = distributed.of_first(from_disk)
+        vars(args).update(settings)
+        distributed.check(args)
         if args.data_seed is None:
             args.data_seed = args.seed
         if args.batch_size == 1 and args.norm == "batch":
@@ -60,6 +70,10 @@ class Experiment:
         self.dataset = open_dataset(args)
         check_net(args.net, self.dataset.image_size, **self._network_options())
         check_data(args, self.dataset)
+        if selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
+            raise BadInput(
+                f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many"
+            )
         self.data = None if self.dataset.needs_download else self._load_data()
         check_tracking(args)
 
@@ -85,16 +99,23 @@ class Experiment:
         self.hardware.apply()
         if self.args.resume and not self.before:
             print(f"{self.folder}: there is nothing to resume yet; the run starts")
-        if self.data is None:
-            self.data = self._load_data()
-        if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
-            self._build_model()
-        self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)
+        with distributed.first_alone():
+            if self.data is None:
+                self.data = self._load_data()
+            if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
+                self._build_model()
+            loaders = get_loaders(self.args, self.data)
+        for loader in filter(None, loaders):
+            loader.rank, loader.world_size = distributed.RANK, distributed.WORLD_SIZE
+        self.train_loader, self.valid_loader, self.test_loader = loaders
         print(self._summary())
         if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
         self.hardware.decide_compile(self._seconds_per_step, self.args.epochs * len(self.train_loader))
+        self.hardware.compiled = distributed.of_first(lambda: self.hardware.compiled)
         print(f"running on {self.hardware}")
+        if distributed.WORLD_SIZE > 1:
+            print(distributed.advice(self.args))
         if self.before and (differ := self.hardware.differences(self.before)):
             print(f"the run so far had {differ}: it continues, but not bit for bit")
         return self
@@ -136,16 +157,21 @@ class Experiment:
 
     def new_run(self, path: Path | None = None, **resolved) -> RunFolder:
         """A RunFolder at path (default: the experiment's folder)."""
-        resolved["augment"] = self._augmentation()
-        return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
+        path, run = path or self.folder, None
+        if distributed.RANK == 0:
+            resolved["augment"] = self._augmentation()
+            run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
+        resumes = distributed.of_first(lambda: run.resumes)
+        return run or OnlookersFolder(path, self.hardware, resumes)
 
     def _augmentation(self):
         return augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
 
     def new_table(self) -> PredictionTable:
-        """A PredictionTable for train() to fill."""
+        """A table of the kind that --table names, for train() to fill."""
         sizes = self.dataset.num_train, self.dataset.num_classes
-        return PredictionTable(*sizes, self.args.smoothing, self.hardware.device)
+        settings = {"in_use": self.data.train_idx, "scratch": self.folder}
+        return new_table(self.args.table, *sizes, self.args.smoothing, self.hardware.device, **settings)
 
     def train(
         self,
@@ -183,11 +209,12 @@ class Experiment:
             run.restore(state)
             if state.update:
                 print(f"{run.path}: {_progress(state, args)}")
-            if args.wandb != "disabled" and state.epoch < args.epochs:
+            if args.wandb != "disabled" and state.epoch < args.epochs and distributed.RANK == 0:
                 observers.append(WandbTracker(state, args, run.path))
             splits = self.valid_loader, self.test_loader
             fit(state, run, args, self.hardware, target, *splits, loss=loss, observers=observers)
             run.finish(state)
+        distributed.barrier()  # what rank 0 wrote can be read
         return run, state
 
     def tell_result(self, run: RunFolder, state: TrainingState, *commands: str) -> None:
@@ -204,9 +231,13 @@ class Experiment:
     def new_state(self, table: PredictionTable | None = None) -> TrainingState:
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
         args = self.args
-        model = self.hardware.place(with_weight_seed(args.seed, self._build_model))
+        model = with_weight_seed(args.seed, self._build_model)
+        if args.sync_bn:
+            model = distributed.with_sync_bn(model)
+        self.hardware.place(model)
         self.train_loader.seed(args.seed)
         torch.manual_seed(role_seed(args.seed, "dropout"))
+        distributed.own_dropout()
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
 
     def _seconds_per_step(self, num_steps=10):
