@@ -57,7 +57,7 @@ def choose_hardware(args) -> Hardware:
         amp = {precision: amp for amp, precision in PRECISIONS.items()}[read_environment(run_dir)["precision"]]
         if amp == "fp16" and pick_device(args.device).type == "cpu":
             amp = "off"
-    return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off"))
+    return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off", deterministic=False))
 
 
 def open_test_set(args, settings):

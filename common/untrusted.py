@@ -12,14 +12,13 @@ import resource
 import unicodedata
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.errors import BadInput
+from common.hardware import available_memory
 
-OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MOST_SHOWN = 300  # characters of text in a message
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a formula, and what as_cell makes of that
@@ -94,44 +93,6 @@ def reason(problem):
 def _check_memory(size):
     if size > available_memory():
         raise ValueError(f"takes {size:,} bytes of memory, {available_memory():,} are free")
-
-
-def available_memory():
-    """Bytes of memory that can be had without swapping, and without more than the process's control group may have."""
-    try:
-        with open("/proc/meminfo") as f:
-            machine = next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: half of what is built in
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return max(0, min([machine, *_left_to_groups()]))
-
-
-def _left_to_groups():
-    """Bytes that each control group around this process (a container's, a Slurm job's) has left: v1 and v2."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:  # no Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # v2
-            mount, names = GROUPS, ("memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            mount, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-        else:
-            continue
-        group = mount / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(mount):  # in a container, its own group is all there is, at the mount
-                with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-                    yield _left_to(folder, *names)
-
-
-def _left_to(group, limit, used, prefix):
-    limit, used = (int((group / name).read_text()) for name in (limit, used))
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))  # dropped when needed
-    return limit - used + cached
 
 
 @contextlib.contextmanager
