@@ -261,7 +261,7 @@ class Experiment:
 
     def _build_model(self):
         sizes = self.dataset.num_classes, self.dataset.image_size
-        return build_model(self.args.net, *sizes, init=self.args.init, **self._network_options())
+        return build_model(self.args.net, *sizes, **self._network_options())
 
     def _network_options(self):
         options = {name: getattr(self.args, name) for name in ("width", "norm", "pretrained")}
