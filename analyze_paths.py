@@ -6,8 +6,8 @@
     python analyze_paths.py PATH.npy --labels LABELS.npy --images FOLDER --out DIR
 
 Reads a run folder with PATH_TRAIN_COARSE.npy or PATH_ALL_COARSE.npy, or anybody's (samples, steps, classes) array.
-Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations and report.html, where labels are looked
-at and marked; with the page's marks.csv also audit.csv, what was measured.
+Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations, player.html and report.html, where
+labels are looked at and marked; with the page's marks.csv also audit.csv, what was measured.
 """
 
 import os
@@ -25,6 +25,7 @@ from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.label_errors import LessThanChance
 from paths.loose_files import open_files, read_texts
+from paths.player import write_player
 from runs.recorded_run import PATHS, open_run
 from runs.run_folder import RESULTS, read_args
 from training.predicted_split import open_split
@@ -34,7 +35,7 @@ PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
 MOST_LISTED = 20  # runs
 # What an analysis writes, and what a new one may replace
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
-OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "audit.csv", "summary.txt", "report.html"}
+OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "audit.csv", "summary.txt", "report.html", "player.html"}
 
 indices = flags.value(
     "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
@@ -92,55 +93,45 @@ def check_is_there(path):
     raise errors.BadInput(f"{path}: {found}; {known}")
 
 
-def open_recorded(args, is_run):
+def open_recorded(args):
     """The Recorded path of what was asked for."""
-    if not is_run:
+    if not Path(args.path).is_dir():
         return open_files(args)
-    return (
-        open_run(args.path, args.data_dir)
-        if args.split == "train"
-        else open_split(args.path, args.split, args.data_dir)
-    )
+    if args.split != "train":
+        return open_split(args.path, args.split, args.data_dir)
+    return open_run(args.path, args.data_dir)
 
 
-def open_all(args, problems):
-    """(Recorded, the second Recorded or None, folder to write): what is wrong with any of them is in problems."""
-    recorded = other = None
-    is_run = Path(args.path).is_dir()
-    of_arrays = ("labels", "clean_labels", "images", "class_names", "true_probs")
-    for name in [name for name in of_arrays if is_run and getattr(args, name) is not None]:
-        problems.add(f"--{name}: a run's folder has its own; leave it out")
-    with problems.collect():
-        check_is_there(Path(args.path))
-        recorded = open_recorded(args, is_run)
-    if recorded and args.texts:
-        with problems.collect():
-            recorded.texts = read_texts(args.texts, len(recorded.given))
-    if recorded and args.marks:
-        with problems.collect():
-            recorded.take_marks(args.marks)
-    if args.compare and not Path(args.compare).is_dir():
-        problems.add(f"--compare {args.compare}: there is no such folder; give a run's")
-    elif args.compare:
-        with problems.collect():
-            other = open_run(args.compare, args.data_dir, with_images=False)
-    if recorded and other:
-        check_comparable(recorded, other, args.compare, problems)
-    for i in args.idx or []:
-        if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
-            problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")
-    if not is_run and args.data_dir is not None:
-        problems.add("--data_dir: is for a run's folder; give --images")
+def open_all(args):
+    """(Recorded, the second Recorded or None, folder to write). BadInput names the first thing that is wrong."""
+    is_run, other = Path(args.path).is_dir(), None
+    check_is_there(Path(args.path))
+    for name in ("labels", "clean_labels", "images", "class_names", "true_probs") if is_run else ("data_dir",):
+        if getattr(args, name) is not None:
+            raise errors.BadInput(f"--{name}: a run's folder brings its own, other paths need --images; leave it out")
     if args.split != "train" and (not is_run or args.compare):
-        problems.add(f"--split {args.split}: is for a run's folder, without --compare; leave one out")
+        raise errors.BadInput(f"--split {args.split}: is for a run's folder, without --compare; leave one out")
+    if not is_run and not args.out:
+        raise errors.BadInput("--out: say where to write, there is no run's folder")
     own = "analysis" if args.split == "train" else f"analysis_{args.split}"
     out = (Path(args.out) if args.out else Path(args.path) / own).resolve()
-    if not is_run and not args.out and recorded:
-        problems.add("--out: say where to write, there is no run's folder")
-    elif out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
-        problems.add(f"--out {args.out or out}: is there and no earlier analysis; choose another name, or move it away")
-    elif not out.parent.is_dir():
-        problems.add(f"--out {args.out}: there is no folder {out.parent}; make it first")
+    if out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
+        raise errors.BadInput(f"--out {out}: is there and no earlier analysis; choose another name, or move it away")
+    if not out.parent.is_dir():
+        raise errors.BadInput(f"--out {args.out}: there is no folder {out.parent}; make it first")
+    recorded = open_recorded(args)
+    if args.texts:
+        recorded.texts = read_texts(args.texts, len(recorded.given))
+    if args.marks:
+        recorded.take_marks(args.marks)
+    if args.compare:
+        if not Path(args.compare).is_dir():
+            raise errors.BadInput(f"--compare {args.compare}: there is no such folder; give a run's")
+        other = open_run(args.compare, args.data_dir, with_images=False)
+        check_comparable(recorded, other, args.compare)
+    for i in args.idx or []:
+        if i >= len(recorded.given) or not recorded.path[i].any():
+            raise errors.BadInput(f"--idx {i}: is not among the samples followed; samples.csv lists them")
     return recorded, other, out
 
 
@@ -194,9 +185,10 @@ def write_all(analysis, other, args, out, at, steps):
     tell("distances and tables")
     distances, label_distances = analysis.distances()
     write_tables(analysis, out, distances)
-    if recorded.path.shape[1] > 1 or args.split == "train":
-        tell("pictures and animations")
+    if args.split == "train":  # predictions of other splits are no path
+        tell("pictures, animations and player.html")
         draw(analysis, out, distances, label_distances)
+        write_player(analysis, out / "player.html")
     tell("report.html")
     files_at = None if recorded.files_in is None else Path(os.path.relpath(recorded.files_in, at)).as_posix()
     write_page(analysis, out, steps, files_at)
@@ -221,13 +213,10 @@ def replace(out, new):
 
 def main(argv=None) -> Path:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    recorded = other = out = None
-    if not problems.broken:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            recorded, other, out = open_all(args, problems)
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        recorded, other, out = open_all(args)
     for message in dict.fromkeys(str(warning.message) for warning in said):
         print(f"warning: {message}", file=sys.stderr)
 
@@ -243,6 +232,8 @@ def main(argv=None) -> Path:
         write_all(analysis, other, args, Path(partial), out, steps)
         replace(out, Path(partial))
     print(analysis.summary())
+    if args.split == "train":
+        print(f"open {out / 'player.html'} in a browser to watch the paths")
     print(f"open {out / 'report.html'} in a browser, look at the cards from the first on, and export marks.csv; then")
     for what, command in steps:
         print(f"  {what}\n    {command}")
