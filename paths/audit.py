@@ -10,7 +10,7 @@ import numpy as np
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.4, 1)  # shares of the ranking at which strata end
 SHARES = (0.05, 0.08, 0.12, 0.2, 0.22, 0.33)  # of the cards, by stratum
-DRAWS = 5_000  # from the posterior
+DRAWS = 2_000  # from the posterior
 SEED = 0
 
 
