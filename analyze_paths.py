@@ -152,7 +152,7 @@ def tell(stage):
 
 def next_steps(args, argv) -> list[tuple[str, str]]:
     """(what it does, command) of what there is to do with an exported marks.csv, in the run's own names."""
-    kept = [a for i, a in enumerate(argv) if a != "--marks" and (i == 0 or argv[i - 1] != "--marks")]
+    kept = [a for before, a in zip(["", *argv], argv, strict=False) if "--marks" not in (before, a.split("=")[0])]
     steps = [("How many labels are wrong, and the next page:", ["analyze_paths.py", *kept, "--marks", "marks.csv"])]
     if Path(args.path).is_dir():
         settings = read_args(args.path)

@@ -116,10 +116,13 @@ def write_report(
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(name),
-        "summary": "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in summary),
+        "summary": "".join(f"<p><strong>{html.escape(line[:1].upper() + line[1:])}</strong></p>" for line in summary),
         "question": "Is the given label wrong?"
         if seen
         else "The samples themselves are not on this page: look each one up in your data, then mark its label.",
+        "order": "The most suspicious come first, cards of the audit at random places between: look from the first on."
+        if drawn
+        else "The most suspicious come first.",
         "limit": " ".join(limits),
         "next": "".join(
             f"<li>{html.escape(what)}<pre tabindex=0>{html.escape(command)}</pre></li>" for what, command in next_steps

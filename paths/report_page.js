@@ -121,11 +121,15 @@
     return data.third[rank] >= 0 ? data.third[rank] : label;
   }
 
-  /** A cell of a CSV file: no formula for a spreadsheet (data.noise reads it back), bytes that are no UTF-8 as \udcff. */
-  function cell(text) {
+  /** Text for a CSV file: no formula for a spreadsheet (which is read back), bytes that are no UTF-8 as \udcff. */
+  function safe(text) {
     const plain = text.replace(/[\ud800-\udfff]/gu, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
-    const safe = /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
-    return /[",;\r\n]|^\s|\s$/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    return /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
+  }
+
+  function cell(text) {
+    const found = safe(text);
+    return /[",;\r\n]|^\s|\s$/.test(found) ? `"${found.replaceAll('"', '""')}"` : found;
   }
 
   function exportMarks() {
@@ -165,7 +169,7 @@
     const fits = (row, i) =>
       Number(at(row, "idx")) === i && Number(at(row, "given_label")) === given[i] &&
       Number(at(row, "original_label") ?? original[i]) === original[i] &&
-      (!data.file || at(row, "file") === undefined || at(row, "file").replace(/^'/, "") === data.file[i].replace(/^'/, ""));
+      (!data.file || at(row, "file") === undefined || at(row, "file") === safe(data.file[i]));
     if (rows.length !== given.length || !rows.every(fits)) {
       return notify(`${file.name} is no marks.csv of these samples and labels: nothing was loaded.`);
     }

@@ -45,6 +45,8 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
         if samples is None or (split == "valid" and not settings["valid_size"]):
             raise BadInput(f"--split valid: {folder} has no validation split; give test or train")
         rows = samples.usable
+    if settings["train_on"] == "test":  # cifar10h_gen_path.py exchanged its splits
+        came_from = {"test": "train", "train": "test"}[came_from]
     hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off"))
     weights = max(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=folder / "best_acc")
     model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", weights.stem))
