@@ -65,11 +65,6 @@ FLAGS = {
         "--net": dict(default="resnet18", help="the network to train", **one_of(NETS)),
         "--width": dict(type=count, default=1, help="smallcnn: multiplies the channels"),
         "--norm": dict(default="batch", help="normalisation layers", **one_of(["batch", "group"])),
-        "--init": dict(
-            default="torchvision",
-            help="how the first weights are drawn: as torchvision does, or with torch's defaults as the published code",
-            **one_of(["torchvision", "published"]),
-        ),
         "--pretrained": dict(action="store_true", help="start from torchvision's ImageNet weights, with their stem"),
     },
     "training": {

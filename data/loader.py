@@ -119,10 +119,11 @@ class IndexedLoader:
         return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).clone(memory_format=NCHW)
 
     def _stream(self, rows):
+        stand_in = self.rows[:1].tolist()  # a rank's share may be empty, and needs the shape of images, too
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         loader = DataLoader(
             _DecodedRows(self.images),
-            batch_sampler=rows,
+            batch_sampler=[share or stand_in for share in rows],
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
@@ -131,11 +132,11 @@ class IndexedLoader:
         )
         reader = iter(loader)
         with _ended_with_the_block(reader):
-            for images in reader:
+            for images, share in zip(reader, rows, strict=True):
                 if isinstance(images, str):
                     raise RunFailure(images)
                 # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
-                yield images.to(self.device, non_blocking=self.device.type == "cuda")
+                yield images[: len(share)].to(self.device, non_blocking=self.device.type == "cuda")
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""

@@ -64,8 +64,12 @@ class Experiment:
         distributed.check(args)
         if args.data_seed is None:
             args.data_seed = args.seed
-        if args.batch_size == 1 and args.norm == "batch":
-            raise BadInput("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
+        least = 2 * distributed.WORLD_SIZE
+        if args.batch_size < least and args.norm == "batch":
+            raise BadInput(
+                f"--batch_size {args.batch_size}: BatchNorm needs two samples in each process; give {least} or more, "
+                "or --norm group"
+            )
         self.hardware = Hardware.choose(args, self.before)
         self.dataset = open_dataset(args)
         check_net(args.net, self.dataset.image_size, **self._network_options())
@@ -161,8 +165,8 @@ class Experiment:
         if distributed.RANK == 0:
             resolved["augment"] = self._augmentation()
             run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
-        resumes = distributed.of_first(lambda: run.resumes)
-        return run or OnlookersFolder(path, self.hardware, resumes)
+        shared = distributed.of_first(lambda: run.shared())
+        return run or OnlookersFolder(shared)
 
     def _augmentation(self):
         return augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
@@ -257,7 +261,7 @@ class Experiment:
 
     def _build_model(self):
         sizes = self.dataset.num_classes, self.dataset.image_size
-        return build_model(self.args.net, *sizes, init=self.args.init, **self._network_options())
+        return build_model(self.args.net, *sizes, **self._network_options())
 
     def _network_options(self):
         options = {name: getattr(self.args, name) for name in ("width", "norm", "pretrained")}

@@ -231,14 +231,16 @@ def backward(state, forward, target, loss, share, size, parts):
     """Add the gradient of the mean loss over a batch of `size` samples, of which this process has a share (x, label,
     idx), in parts. Returns the share's logits, detached, and mean loss."""
     seen, values = [], []
-    chunks = [share] if parts == 1 else list(zip(*(whole.chunk(parts) for whole in share), strict=True))
+    chunks = [share] if parts == 1 else list(zip(*(whole.tensor_split(parts) for whole in share), strict=True))
     for x, label, idx in chunks:
-        alone = state.ddp and len(seen) + 1 < len(chunks)  # the ranks add up their gradients with the last part's
+        # the ranks add up their gradients with the last part's
+        alone = state.ddp is not None and len(seen) + 1 < len(chunks)
         with state.ddp.no_sync() if alone else contextlib.nullcontext():
             logits = forward(x)
             seen.append(logits.detach())
+            p_tar = target(x, label, idx, seen[-1])
             # without a sample the mean would be NaN; the other ranks wait for gradients, of zero
-            value = loss(logits, target(x, label, idx, seen[-1])) if len(x) else logits.sum()
+            value = loss(logits, p_tar) if len(x) else logits.sum()
             weight = len(x) * distributed.WORLD_SIZE / size  # DistributedDataParallel takes the mean over the ranks
             state.scaler.scale(value if weight == 1 else value * weight).backward()
             values.append(value.detach())
