@@ -109,12 +109,8 @@ def train_seeds(args, argv, folder):
         failed.extend([seed] if code else [])
 
     seeds = range(args.seed, args.seed + args.seeds)
-    run_all(
-        [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")],
-        args.jobs,
-        start,
-        finish,
-    )
+    waiting = [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")]
+    run_all(waiting, args.jobs, start, finish)
     if failed:
         raise errors.RunFailure(f"{folder}: seeds {failed} failed, see seed_{failed[0]}.err; --resume tries them again")
 
