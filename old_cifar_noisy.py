@@ -62,6 +62,8 @@ def settle(args):
                 f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
             )
         args.ny_ratio = int(args.noisy_level) / 10
+    if args.jobs > 1 and distributed.WORLD_SIZE > 1:
+        raise errors.BadInput(f"--jobs {args.jobs}: starts processes itself; leave it out under torchrun")
     if args.resume and not (args.path or args.run_name):
         raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
@@ -107,12 +109,8 @@ def train_seeds(args, argv, folder):
         failed.extend([seed] if code else [])
 
     seeds = range(args.seed, args.seed + args.seeds)
-    run_all(
-        [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")],
-        args.jobs,
-        start,
-        finish,
-    )
+    waiting = [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")]
+    run_all(waiting, args.jobs, start, finish)
     if failed:
         raise errors.RunFailure(f"{folder}: seeds {failed} failed, see seed_{failed[0]}.err; --resume tries them again")
 
