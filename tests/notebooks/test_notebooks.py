@@ -22,6 +22,7 @@ NAMES = [
     "ToyGaussian_Part1_noisylabel",
     "ToyGaussian_Part2_LearningDynamics",
     "ToyGaussian_Part3_NTK",
+    "label_errors",
 ]
 
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:work|tmp|root|home|Users|private|var)\b[^\s'\"]*")
@@ -38,7 +39,7 @@ def with_tag(notebook, tag):
     return notebook.cells[execute.cell_with(notebook, tag)]
 
 
-def test_there_are_these_four_notebooks():
+def test_there_are_these_notebooks():
     assert execute.names() == NAMES
 
 
@@ -254,3 +255,14 @@ def test_most_label_errors_are_found_and_counted():
     assert found["precision"] > 0.9 and found["recall"] > 0.9
     assert found["true_errors"] == 504
     assert abs(found["num_errors"] / found["true_errors"] - 1) < 0.1
+
+
+def test_label_errors_of_a_loop_a_trainer_and_a_folder_are_found_and_a_corrected_folder_teaches_better():
+    pytest.importorskip("transformers", reason="pip install -r requirements-dev.txt")
+    pytest.importorskip("accelerate", reason="pip install -r requirements-dev.txt")
+    found = results("label_errors")
+    for name in ("loop", "trainer"):
+        assert found[name] > 0.85 and found[f"{name}_suggestion"] > 0.85
+    assert found["found"] > 85  # of 100, among the first 120
+    before, after = found["accuracy"]
+    assert after > before
