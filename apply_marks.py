@@ -46,30 +46,32 @@ def make_parser():
     return parser
 
 
-def check(args, problems):
-    """What can be said of the flags before anything is read."""
+def check(args):
+    """BadInput, of what can be said of the flags before anything is read."""
     folder = args.data_dir is not None and not Path(args.data_dir).is_file()
     ways = [name for name in ("out", "in_place", "undo") if getattr(args, name)]
     if len(ways) != 1:
         found = " and ".join(f"--{name}" for name in ways) or "nothing to do"
-        problems.add(f"{found}: give one of --out, --in_place and --undo")
+        raise errors.BadInput(f"{found}: give one of --out, --in_place and --undo")
     if not args.undo and args.marks is None:
-        problems.add("MARKS: give the marks.csv that the page exported")
+        raise errors.BadInput("MARKS: give the marks.csv that the page exported")
     elif args.marks is not None and not Path(args.marks).is_file():
-        problems.add(f"{args.marks}: there is no such file; give the marks.csv that the page exported")
+        raise errors.BadInput(f"{args.marks}: there is no such file; give the marks.csv that the page exported")
     for name in ("in_place", "undo", "link"):
         if getattr(args, name) and not folder:
-            problems.add(f"--{name}: is for an image folder; give it with --data_dir")
+            raise errors.BadInput(f"--{name}: is for an image folder; give it with --data_dir")
     if args.link and not args.out:
-        problems.add("--link: goes with --out")
+        raise errors.BadInput("--link: goes with --out")
     if args.out and args.data_dir and Path(args.data_dir).is_file():
         kind = Path(args.data_dir).suffix
         if kind not in (".npz", ".npy", ".csv"):
-            problems.add(f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it, a list is written")
+            raise errors.BadInput(
+                f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it a list is written"
+            )
         elif Path(args.out).suffix != kind:
-            problems.add(f"--out {args.out}: must end in {kind}, as the data does")
+            raise errors.BadInput(f"--out {args.out}: must end in {kind}, as the data does")
     elif args.out and args.data_dir is None and Path(args.out).suffix != ".csv":
-        problems.add(
+        raise errors.BadInput(
             f"--out {args.out}: a list of changes ends in .csv; to have data corrected give it with --data_dir"
         )
 
@@ -147,14 +149,11 @@ def take_back(args):
 
 def main(argv=None) -> Path:
     """Run the script; returns what it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    settings = {}
-    with problems.collect():
-        settings = read_args(args.run) if args.run else {}
+    args = make_parser().parse_args(argv)
+    settings = read_args(args.run) if args.run else {}
     if args.data_dir is None and settings.get("dataset") in ("folder", "tinyimagenet", "npz"):
         args.data_dir = settings["data_dir"]
-    check(args, problems)
-    problems.stop_if_any()
+    check(args)
     if args.undo:
         out = take_back(args)
     else:

@@ -1,13 +1,15 @@
 """A run's folder: its arguments, labels, metrics, checkpoints and tables. It can be moved and copied.
 
 args.json, environment.json, labels.npz (y, ny, idx trained on, valid_idx; paths for image folders;
-mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy (weights and table of
+mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy or .npz (weights and table of
 the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of all but the tables, which have
 theirs beside them, and the picture.
 """
 
+import contextlib
 import csv
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -29,6 +31,7 @@ from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked
 from runs.resuming import check_resolved, has_progress, read_last
+from supervision.sparse_table import SparseTable
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")
@@ -108,6 +111,8 @@ class RunFolder:
     resumes: whether it goes on with the run that is there.
     """
 
+    writes = True
+
     def __init__(self, path):
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -115,6 +120,10 @@ class RunFolder:
         self.save_epochs, self.last_epoch, self.save_every, self.save_seconds = (), None, 1, 600
         self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
         self._saved_at = time.monotonic()
+
+    def shared(self):
+        """What an OnlookersFolder is made of."""
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "files")}
 
     def __enter__(self):
         return self
@@ -206,8 +215,10 @@ class RunFolder:
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
-            for name in names:
-                state.table.save(self.path / f"{name}.npy", {**self.table_metadata, "epoch": epoch})
+            for name in names if self.writes or state.table.collective else ():
+                state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
+            if names and self.writes and isinstance(state.table, SparseTable):
+                print(f"{state.table.error_in_words()} ({', '.join(names)})")
         is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
         if names or is_due:
             self._save_together(state, names, is_due)
@@ -239,6 +250,42 @@ class RunFolder:
 
     def finish(self, state):
         plot_curves(state.rows, self.path / "curves.png")
+
+
+class OnlookersFolder(RunFolder):
+    """A run's folder for processes that train with the one that writes: they restore what it saved, and write nothing.
+
+    shared: as of the RunFolder of that one.
+    """
+
+    writes = False
+
+    def __init__(self, shared):
+        vars(self).update(shared)
+        self.files = _Discarded()
+
+    def __exit__(self, *problem):
+        pass
+
+    def time_to_save(self):
+        return False
+
+    def _save_together(self, state, names=(), with_last=True):
+        if with_last:
+            if state.table is not None and state.table.collective:
+                state.table.state_dict()
+            state.saved_at = state.update
+
+    def finish(self, state):
+        pass
+
+
+class _Discarded:
+    """In place of CheckedFiles."""
+
+    @contextlib.contextmanager
+    def together(self):
+        yield lambda name, mode="wb": io.BytesIO() if "b" in mode else io.StringIO()
 
 
 def _settings(args, data, resolved):
@@ -349,6 +396,7 @@ def environment():
         "numpy": np.__version__,
         "platform": platform.platform(),
         "git_commit": commit,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }
 
 

@@ -21,11 +21,13 @@ from training.loop import TrainingState, evaluate, fit, learning_rate, make_opti
 from training.observers import TableUpdater
 
 N, K = 23, 3
-CPU = Hardware(torch.device("cpu"), dtype=None, channels_last=False, compiled=False)
+CPU = Hardware(torch.device("cpu"), channels_last=False)
 
 
 def settings(**changes):
-    defaults = dict(lr=0.1, scheduler="cosine", epochs=3, warmup=0, momentum=0.9, weight_decay=5e-4, eval_train=False)
+    defaults = dict(
+        lr=0.1, scheduler="cosine", epochs=3, warmup=0, momentum=0.9, weight_decay=5e-4, eval_train=False, accumulate=1
+    )
     return SimpleNamespace(**{**defaults, **changes})
 
 
