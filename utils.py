@@ -12,7 +12,7 @@ from common import flags
 from common.flags import CheckedParser, one_of
 from common.hardware import pick_device, usable_cpus
 from data import augment, noise
-from data.datasets import DATASETS, TEST_SIZE, Split
+from data.datasets import BACKENDS, DATASETS, TEST_SIZE, Split
 from data.label_files import split_file_and_key
 from data.labels import load_data
 from data.loader import IndexedLoader
@@ -20,6 +20,10 @@ from data.seeds import generator
 from models import NETS
 
 EVAL_BATCH = 500
+AUGMENT_HELP = (
+    "random shifts and flips, above 64 px resized crops and flips; auto goes by image size; resized_crop: crops of the "
+    "image files at their own size, and flips, as on ImageNet"
+)
 
 
 # ---------------------------------------------------------------------------------------------- flags
@@ -55,8 +59,16 @@ def experiment_parser(description, **defaults):
         default=TEST_SIZE,
         help="folder without train/ and test/: share that is tested on, chosen by a hash of each file",
     )
+    flag(
+        "--data_backend",
+        default="auto",
+        help="folder, tinyimagenet: images in memory; in a cache, a file of all, decoded once; or read from their "
+        "files each time; auto: the first that there is room for",
+        **one_of(BACKENDS),
+    )
+    flag("--cache_dir", default=None, help="folder of that cache (a hidden one beside the images when not given)")
     flag("--skip_bad", action="store_true", help="folder, tinyimagenet: leave out images that cannot be read")
-    flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
+    flag("--augment", default="auto", help=AUGMENT_HELP, **one_of(augment.KINDS))
     flag(
         "--num_work",
         type=flags.whole,
@@ -184,7 +196,7 @@ def get_loaders(args, data=None):
     """
     data = data or load_data(args)
     dataset = data.dataset
-    dataset.measure()
+    dataset.measure(data.train_idx, pick_device(args.device))
     rows = Split(dataset.train.images, data.ny) if data.corrected else dataset.train
     train = _loader(
         args,

@@ -19,6 +19,7 @@ from common.errors import BadInput, NeedsDownload
 from common.untrusted import count_from_one, load_npz, nfc, valid_text, whole_numbers
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
 
+BACKENDS = ("auto", "memory", "cache", "files")  # of an image folder
 TEST_SIZE = 0.2  # of an image folder without splits
 VALIDATION = ("val", "valid", "validation", "dev")
 SPLITS = {"train", "training", "test", "testing", *VALIDATION}  # folders of these names are no classes
@@ -50,11 +51,11 @@ class Split:
     def place(self, rows, device):
         """(images, places): where some rows are to be read on a device, whoever else reads them.
 
-        images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
+        images: a uint8 tensor, or FolderImages where the rows are not kept in memory. On the CPU, and on a GPU for
         sets that are no folder, all who ask share one copy. BadInput when a GPU's memory is too small for that.
         """
-        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         if not isinstance(self.images, FolderImages):
+            left = memory_left(device)
             if self.images.device.type != device.type and self.images.nbytes > left:
                 raise BadInput(
                     f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, of its memory "
@@ -62,13 +63,18 @@ class Split:
                 )
             self.images = self.images.to(device)
             return self.images, rows
-        if not self.images.fits_in_memory(rows) or len(rows) * math.prod(self.images.shape[1:]) > left / 2:
+        if self.images.how(rows, memory_left(device)) != "memory":
             return self.images, rows
         images = self.images.into_memory(rows)
         if device.type == "cpu":
             return images, rows
         # A copy on a GPU would not have the rows that are decoded later.
         return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
+
+
+def memory_left(device):
+    """Bytes free on a GPU; no limit elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 @dataclass
@@ -138,9 +144,14 @@ class Dataset:
         self.load()
         other.train, other.test, other.class_names = self.test, self.train, self.class_names
 
-    def measure(self):
-        """Make mean and std available: those of the training images, where none are set. May decode them all."""
+    def measure(self, rows=None, device=None):
+        """Make mean and std available: those of the training images, where none are set. May decode them all.
+
+        rows, device: that the training images will be wanted of, and on: what is decoded for it is then kept for that.
+        """
         if not self.mean:
+            if rows is not None and isinstance(self.train.images, FolderImages):
+                self.train.images.how(rows, memory_left(device))
             self.mean, self.std = mean_and_std(self.train.images)
 
 
@@ -160,6 +171,7 @@ def open_dataset(args):
     skip_bad = getattr(args, "skip_bad", False)
     if skip_bad and args.dataset not in ("folder", "tinyimagenet"):
         raise BadInput(f"--skip_bad: --dataset {args.dataset} is no folder of images; leave it out")
+    backend, cache_dir = _check_backend(args)
     given = getattr(args, "given", ())
     dataset = DATASETS[args.dataset](
         SimpleNamespace(
@@ -167,6 +179,7 @@ def open_dataset(args):
             data_dir=Path(args.data_dir or "./datasets"),
             image_size=args.image_size or 64,
             skip_bad=skip_bad,
+            kept=(backend, cache_dir),
             test_size=getattr(args, "test_size", TEST_SIZE),
         )
     )
@@ -178,6 +191,27 @@ def open_dataset(args):
             "without train/ and test/ is split; leave it out"
         )
     return dataset.swapped() if getattr(args, "train_on", "train") == "test" else dataset
+
+
+def _check_backend(args):
+    """(--data_backend, --cache_dir) of an image folder; BadInput where they do not go with the other flags."""
+    backend, cache_dir = getattr(args, "data_backend", "auto"), getattr(args, "cache_dir", None)
+    augment = getattr(args, "augment", "auto")
+    if args.dataset not in ("folder", "tinyimagenet"):
+        if backend not in ("auto", "memory"):
+            raise BadInput(f"--data_backend {backend}: --dataset {args.dataset} is kept in memory; leave it out")
+        if augment == "resized_crop":
+            raise BadInput(f"--augment resized_crop: is for image files, not --dataset {args.dataset}; give crop_flip")
+    if cache_dir and backend not in ("auto", "cache"):
+        raise BadInput(f"--cache_dir {cache_dir}: --data_backend {backend} makes no cache; leave one of them out")
+    if augment == "resized_crop":
+        if backend not in ("auto", "files"):
+            raise BadInput(
+                f"--augment resized_crop: is cut out of the files' own pixels, which --data_backend {backend} does not "
+                "keep; give files, or --augment crop_flip"
+            )
+        backend = "files"
+    return backend, cache_dir
 
 
 def _check_not_ones_own(path):
@@ -491,7 +525,7 @@ def _dataset_of_files(name, number, parts, test, valid, args):
     root, files, _ = parts["train"]
     channels = FolderImages(root, files, args.image_size, 3).count_channels()
     made = {
-        split: Split(FolderImages(root, files, args.image_size, channels, args.skip_bad), labels)
+        split: Split(FolderImages(root, files, args.image_size, channels, args.skip_bad, *args.kept), labels)
         for split, (root, files, labels) in parts.items()
     }
     return Dataset(

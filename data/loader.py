@@ -4,6 +4,8 @@ import atexit
 import contextlib
 import copy
 import signal
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from common.errors import RunFailure, is_out_of_memory
 from common.untrusted import printable, reason
 from data import augment
-from data.images import FolderImages
+from data.images import FolderImages, crop_row
 
 NCHW = torch.contiguous_format
 
@@ -91,9 +93,9 @@ class IndexedLoader:
             draws = {key: value[drawn].to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]
+        seeds = draws.pop("seed", None)
         if self.streamed:
-            rows = rows.cpu()
-            pixels = self._stream([rows[part].tolist() for part in parts])
+            pixels = self._stream(rows.cpu(), parts, seeds if seeds is None else seeds.cpu())
         else:
             pixels = (self.images.index_select(0, rows[part]) for part in parts)  # faster than indexing
         for part, images in zip(parts, pixels, strict=True):
@@ -108,11 +110,17 @@ class IndexedLoader:
         # clone(): contiguous() would leave the strides of grey images as they are, which look like NHWC.
         return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).clone(memory_format=NCHW)
 
-    def _stream(self, rows):
+    def _stream(self, rows, parts, seeds):
+        if self.images.cache is not None:
+            rows, threads = rows.numpy(), max(1, self.num_workers)
+            for pixels in _ahead(lambda part: torch.from_numpy(self.images.cache.take(rows[part], 0)), parts, threads):
+                yield pixels.to(self.device)
+            return
+        keys = rows if seeds is None else torch.stack([rows, seeds], 1)
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         loader = DataLoader(
             _DecodedRows(self.images),
-            batch_sampler=rows,
+            batch_sampler=(keys[part].tolist() for part in parts),
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
@@ -161,7 +169,8 @@ class IndexedLoader:
 
 
 class _DecodedRows:
-    """FolderImages as torch's DataLoader wants them: a row number in, pixels out; of a damaged file, what is wrong."""
+    """FolderImages as torch's DataLoader wants them: a row number in, or with the seed of a crop; pixels out; of a
+    damaged file, what is wrong."""
 
     def __init__(self, images):
         self.images = images
@@ -169,14 +178,27 @@ class _DecodedRows:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, row):
+    def __getitem__(self, key):
+        row, *seed = key if isinstance(key, list) else [key]
         try:
-            return torch.from_numpy(self.images.decode_row(row).copy())
+            return crop_row(self.images, row, *seed) if seed else torch.from_numpy(self.images.decode_row(row).copy())
         except Exception as problem:  # raised in a worker, it would come out as a traceback
             if is_out_of_memory(problem):
                 raise
             path = printable(str(self.images.root / self.images.paths[row]))
             return f"{path}: cannot be read ({reason(problem)}); mend it, or give --skip_bad"
+
+
+def _ahead(make, wanted, threads):
+    """make(w) for each w, in that order; some are made ahead of the one that is asked for."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for w in wanted:
+            waiting.append(pool.submit(make, w))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _collate(pixels):
