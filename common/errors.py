@@ -1,11 +1,10 @@
-"""How the scripts tell their user what is wrong: a line or two a mistake, all in one go, no traceback.
+"""How the scripts tell their user what is wrong: a line or two, no traceback.
 
-Every room raises `BadInput` for what its user got wrong (exit 2, nothing written) and `RunFailure` for
-what broke while running (exit 1). `Problems` gathers them, so that two mistakes are both named at once.
+Every room raises `BadInput` for what its user got wrong (exit 2, nothing written) and `RunFailure` for what broke
+while running (exit 1).
 """
 
 import codecs
-import contextlib
 import errno
 import io
 import os
@@ -36,45 +35,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class NeedsDownload(BadInput):
-    """Data that is absent here and could not be fetched; not worth a word while something else is wrong."""
-
-
-class Problems:
-    """Gathers the mistakes of several checks and raises them together.
-
-    `broken` names the flags whose values could not be read: a check that needs one of them is skipped,
-    since it would only repeat the same mistake in other words.
-    """
-
-    def __init__(self, parser=None):
-        self.parser = parser
-        self.messages = []
-        self.broken = set()
-
-    def add(self, message, flag=None):
-        self.messages.append(message)
-        if flag:
-            self.broken.add(flag)
-
-    @contextlib.contextmanager
-    def collect(self):
-        """Run the block; a BadInput raised in it is kept for later instead of stopping the script here."""
-        try:
-            yield
-        except BadInput as found:
-            self.messages += found.messages
-
-    def fits(self, file, flag, found):
-        """Whether what a file holds for a flag can be a value of it; if not, that is a problem."""
-        expected = self.parser.expected(flag, found)
-        if expected:
-            self.add(f"{file}: {flag} is {found!r:.40}: {expected}; take an intact copy", flag)
-        return not expected
-
-    def stop_if_any(self):
-        """Raise BadInput with all that was gathered, if anything was."""
-        if self.messages:
-            raise BadInput(*dict.fromkeys(self.messages))
+    """Data that is absent here and could not be fetched."""
 
 
 def run_script(main):
@@ -89,7 +50,7 @@ def run_script(main):
     try:
         main()
     except (Exception, Interrupted) as found:
-        code, messages = _exit_of(found)
+        code, messages = exit_of(found)
         if not messages:
             raise
         if os.environ.get("DEBUG", "0") not in ("", "0"):
@@ -101,7 +62,7 @@ def run_script(main):
     sys.exit(code)
 
 
-def _exit_of(found):
+def exit_of(found):
     """(exit code, messages) of what ended a script; no messages where the program itself is at fault."""
     if isinstance(found, BadInput):
         return 2, found.messages

@@ -1,5 +1,6 @@
 """The training of a comparison's methods, each in a folder of its own, taught by OHT's, and their results."""
 
+import os
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
@@ -7,6 +8,7 @@ from comparison import results as comparison
 from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training import distributed
 from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
@@ -59,7 +61,7 @@ def train_method(name, experiment, folder):
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
     logs = folder if args.only_seed is None else seed_folder  # several processes would write among each other
     logs.mkdir(exist_ok=True)
-    log_file = logs / f"{method.log_name or name}.txt"
+    log_file = logs / f"{method.log_name or name}.txt" if distributed.RANK == 0 else os.devnull
     with (
         naming(log_file),
         open(log_file, "a", encoding="utf-8", buffering=1) as log,

@@ -17,7 +17,8 @@ from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
 from common.errors import BadInput, is_out_of_memory
-from common.untrusted import available_memory, printable, reason
+from common.hardware import available_memory
+from common.untrusted import printable, reason
 from data import cached
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")

@@ -14,6 +14,7 @@ from common.errors import RunFailure, is_out_of_memory
 from common.untrusted import printable, reason
 from data import augment
 from data.images import FolderImages, crop_row
+from data.seeds import generator
 
 NCHW = torch.contiguous_format
 
@@ -68,6 +69,10 @@ class IndexedLoader:
         std = torch.tensor(std, device=self.device)
         self.scale, self.shift = 1 / (255 * std), -torch.tensor(mean, device=self.device) / std
 
+    def seed(self, seed):
+        """Start the generators of order and augmentation from a run's seed."""
+        self.order, self.augmentation = generator(seed, "order"), generator(seed, "augmentation")
+
     @property
     def num_samples(self):
         return len(self.idx)
@@ -75,6 +80,11 @@ class IndexedLoader:
     def __len__(self):
         """Batches in an epoch."""
         return num_batches(self.num_samples, self.batch_size, training=self.order is not None)
+
+    def size_of(self, batch):
+        """Samples of all ranks in batch number `batch`."""
+        end = self.num_samples if batch + 1 == len(self) else (batch + 1) * self.batch_size
+        return end - batch * self.batch_size
 
     def __iter__(self):
         return self.batches()
@@ -117,10 +127,11 @@ class IndexedLoader:
                 yield pixels.to(self.device)
             return
         keys = rows if seeds is None else torch.stack([rows, seeds], 1)
+        stand_in = keys[:1].tolist()  # a rank's share may be empty, and needs the shape of images, too
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         loader = DataLoader(
             _DecodedRows(self.images),
-            batch_sampler=(keys[part].tolist() for part in parts),
+            batch_sampler=(keys[part].tolist() or stand_in for part in parts),
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
@@ -129,11 +140,11 @@ class IndexedLoader:
         )
         reader = iter(loader)
         with _ended_with_the_block(reader):
-            for images in reader:
+            for images, part in zip(reader, parts, strict=True):
                 if isinstance(images, str):
                     raise RunFailure(images)
                 # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
-                yield images.to(self.device, non_blocking=self.device.type == "cuda")
+                yield images[: len(rows[part])].to(self.device, non_blocking=self.device.type == "cuda")
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""
@@ -157,15 +168,11 @@ class IndexedLoader:
 
     def state_dict(self):
         """The generators' states: what makes the next epochs the same ones."""
-        return {name: generator.get_state() for name, generator in self._generators()}
+        return {"order": self.order.get_state(), "augmentation": self.augmentation.get_state()}
 
     def load_state_dict(self, state):
-        for name, generator in self._generators():
-            generator.set_state(state[name])
-
-    def _generators(self):
-        named = (("order", self.order), ("augmentation", self.augmentation))
-        return [(name, generator) for name, generator in named if generator is not None]
+        self.order.set_state(state["order"])
+        self.augmentation.set_state(state["augmentation"])
 
 
 class _DecodedRows:

@@ -6,8 +6,10 @@ the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of a
 theirs beside them, and the picture.
 """
 
+import contextlib
 import csv
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -110,6 +112,8 @@ class RunFolder:
     resumes: whether it goes on with the run that is there.
     """
 
+    writes = True
+
     def __init__(self, path):
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -117,6 +121,10 @@ class RunFolder:
         self.save_epochs, self.last_epoch, self.save_every, self.save_seconds = (), None, 1, 600
         self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
         self._saved_at = time.monotonic()
+
+    def shared(self):
+        """What an OnlookersFolder is made of."""
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "files")}
 
     def __enter__(self):
         return self
@@ -208,9 +216,9 @@ class RunFolder:
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
-            for name in names:
+            for name in names if self.writes or state.table.collective else ():
                 state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
-            if names and isinstance(state.table, SparseTable):
+            if names and self.writes and isinstance(state.table, SparseTable):
                 print(f"{state.table.error_in_words()} ({', '.join(names)})")
         is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
         if names or is_due:
@@ -243,6 +251,42 @@ class RunFolder:
 
     def finish(self, state):
         plot_curves(state.rows, self.path / "curves.png")
+
+
+class OnlookersFolder(RunFolder):
+    """A run's folder for processes that train with the one that writes: they restore what it saved, and write nothing.
+
+    shared: as of the RunFolder of that one.
+    """
+
+    writes = False
+
+    def __init__(self, shared):
+        vars(self).update(shared)
+        self.files = _Discarded()
+
+    def __exit__(self, *problem):
+        pass
+
+    def time_to_save(self):
+        return False
+
+    def _save_together(self, state, names=(), with_last=True):
+        if with_last:
+            if state.table is not None and state.table.collective:
+                state.table.state_dict()
+            state.saved_at = state.update
+
+    def finish(self, state):
+        pass
+
+
+class _Discarded:
+    """In place of CheckedFiles."""
+
+    @contextlib.contextmanager
+    def together(self):
+        yield lambda name, mode="wb": io.BytesIO() if "b" in mode else io.StringIO()
 
 
 def _settings(args, data, resolved):
@@ -353,6 +397,7 @@ def environment():
         "numpy": np.__version__,
         "platform": platform.platform(),
         "git_commit": commit,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }
 
 
