@@ -26,6 +26,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
+PICTURE = 224  # pixels: the side of an image that is looked at
 MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
 HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
@@ -113,6 +114,13 @@ def read(path: Path, channels: int, image_size: int | None = None) -> Image.Imag
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB" if channels == 3 else "L")
+
+
+def picture(path):
+    """One image file to look at: as decode(), as large as it is up to PICTURE, never enlarged."""
+    with Image.open(path, formats=FORMATS) as image:
+        side = min(PICTURE, *image.size)
+    return decode(path, side, 3)
 
 
 class FolderImages:
