@@ -107,7 +107,10 @@ def main(argv=None) -> Path | None:
     )
     if experiment.ready and known and (teacher or not method.is_taught):
         with problems.collect():
-            given = Given(experiment.dataset.num_classes, args, tau=args.tau)
+            sizes = experiment.dataset.num_classes, args
+            given = Given(
+                *sizes, tau=args.tau, num_samples=experiment.dataset.num_train, device=experiment.hardware.device
+            )
             given.teacher = read_teacher(args, method, teacher, experiment)
     problems.stop_if_any()
     if args.check:

@@ -16,7 +16,6 @@ from common import errors
 from comparison import methods
 from comparison import results as comparison
 from runs.run_folder import RESULTS
-from supervision.targets import METHODS
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
@@ -33,14 +32,20 @@ def make_parser():
     flag(
         "--methods",
         nargs="+",
-        default=methods.names(),
-        help="which to run; OHT is added where it has to teach",
+        default=methods.names(later=False),
+        help="which to run (the paper's); what has to teach one is added",
         **errors.one_of(methods.names()),
     )
     flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
     flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
+    flag(
+        "--start",
+        default="same",
+        help="a taught student's weights and batches: those of its teacher (as published), or others",
+        **errors.one_of(["same", "other"]),
+    )
     flag(
         "--path",
         type=errors.name,
@@ -60,8 +65,7 @@ def settle(args, problems):
         problems.add("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
-    wanted = set(args.methods) | {"OHT" for m in args.methods if METHODS[m].is_taught}
-    args.methods = [m for m in methods.names() if m in wanted]
+    args.methods = methods.with_teachers(args.methods)
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings
@@ -100,10 +104,11 @@ def main(argv=None) -> Path | None:
         for seed in range(args.seed, args.seed + args.seeds):
             of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
             for method in args.methods:
-                done = methods.read_result(method, of_seed.args, folder)
-                row, accuracies = done or methods.train_method(method, of_seed, folder)
+                done = methods.read_result(folder / f"seed_{seed}" / method, args)
+                result = done or methods.train_method(method, of_seed, folder)
+                row = result["row"]
                 results.append(row)
-                curves[method].append(accuracies)
+                curves[method].append(result["test_acc"])
                 print(comparison.progress_line(row), flush=True)
                 if not done:
                     write_results(whole, results)

@@ -111,7 +111,7 @@ def read_rows(file):
 def write_rows(file, rows):
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file, "w") as f:
-        writer = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(f, comparison.with_more(COLUMNS, rows), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
