@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from common import errors
+from common import errors, flags
 from paths import pictures
 from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import check_comparable, draw_beside
@@ -30,13 +30,13 @@ MOST_LISTED = 20  # runs
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
 OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
 
-indices = errors.value(
+indices = flags.value(
     "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
 )
 
 
 def make_parser():
-    parser = errors.CheckedParser(description=__doc__)
+    parser = flags.CheckedParser(description=__doc__)
     parser.add_argument("path", metavar="RUN_DIR|PATH.npy", help="a run's folder, or a recorded path")
     flag = parser.add_argument
     flag("--out", default=None, metavar="DIR", help="where to write (RUN_DIR/analysis when not given)")
@@ -44,8 +44,8 @@ def make_parser():
     flag("--marks", default=None, metavar="FILE", help="marks.csv of report.html: what is marked right is no suspect")
     flag("--idx", type=indices, default=None, metavar="17,42", help="draw these samples, too")
     flag("--compare", default=None, metavar="RUN2", help="draw samples beside their paths in a second run")
-    flag("--export", default=None, help="also write what another tool reads", **errors.one_of(EXPORTS))
-    flag("--smoothing", type=errors.open_share, default=None, help="the filter's factor (1-.95^(200/T) when not given)")
+    flag("--export", default=None, help="also write what another tool reads", **flags.one_of(EXPORTS))
+    flag("--smoothing", type=flags.open_share, default=None, help="the filter's factor (1-.95^(200/T) when not given)")
     flag = parser.add_argument_group("PATH.npy").add_argument
     flag("--labels", default=None, metavar="FILE", help="(N,) .npy of the given labels")
     flag("--images", default=None, metavar="FILE_OR_FOLDER", help="(N, H, W[, C]) uint8 .npy; or a folder, sorted")

@@ -17,12 +17,12 @@ import numpy as np
 
 from common import errors
 from common.files import sha256_of
+from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.observers import PathBeforeEpochs
-from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
+from training.observers import PathBeforeEpochs, PathBeforeUpdates
 from utils import experiment_parser, run_name
 
 HUMAN_PROBS = "cifar10h-probs.npy"
@@ -114,7 +114,11 @@ def main(argv=None) -> Path | None:
             coarse = files.open(run, state, "PATH_ALL_COARSE", args.epochs, "before an epoch")
             rows = args.fine_samples and fixed_samples(args, experiment.data, args.fine_samples)
             some = everyone if rows is None else everyone.of_samples(rows)
-            return [PathBeforeEpochs(coarse, everyone, forward), files.fine(run, state, "PATH_ALL_FINE", rows, some)]
+            fine = files.open_fine(run, state, "PATH_ALL_FINE", rows, some)
+            return [
+                PathBeforeEpochs(coarse, everyone, forward),
+                PathBeforeUpdates(fine, some, forward, args.fine_every),
+            ]
 
         target = OneHot(experiment.dataset.num_classes)
         run, state = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))

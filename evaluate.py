@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 
-from common import errors
+from common import errors, flags
 from common.files import whole_file, write_json
 from common.hardware import PRECISIONS, Hardware, pick_device
 from common.untrusted import as_cell
@@ -28,7 +28,7 @@ from utils import EVAL_BATCH, get_test_loader
 
 
 def make_parser():
-    parser = errors.CheckedParser(description=__doc__)
+    parser = flags.CheckedParser(description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder that a training script wrote")
     flag = parser.add_argument
     flag("--checkpoint", default="best_acc", help="which of the run's checkpoints")
@@ -39,13 +39,13 @@ def make_parser():
         "--device",
         default="auto",
         help="auto: CUDA, else MPS, else CPU",
-        **errors.one_of(["auto", "cpu", "cuda", "mps"]),
+        **flags.one_of(["auto", "cpu", "cuda", "mps"]),
     )
     flag(
         "--amp",
         default="auto",
         help="mixed precision; auto: the run's (float32 for float16 on a CPU, which cannot)",
-        **errors.one_of(["auto", "off", "bf16", "fp16"]),
+        **flags.one_of(["auto", "off", "bf16", "fp16"]),
     )
     return parser
 

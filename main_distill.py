@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-from common import errors
+from common import errors, flags
 from common.files import sha256_of
 from models import NETS
 from runs.run_folder import RESULTS
@@ -25,7 +25,7 @@ from utils import experiment_parser, run_name
 def make_parser():
     parser = experiment_parser(__doc__, batch_size=256, proj_name=None)
     flag = parser.add_argument_group("the target").add_argument
-    flag("--teach_type", default="net", help="what to train on", **errors.one_of(teach_types()))
+    flag("--teach_type", default="net", help="what to train on", **flags.one_of(teach_types()))
     flag(
         "--teach_path",
         default="resnet18cifar100_cosine",
@@ -37,14 +37,14 @@ def make_parser():
         "--teach_net",
         default=None,
         help="the teacher's network, where its folder does not say (--net's when not given)",
-        **errors.one_of(NETS),
+        **flags.one_of(NETS),
     )
-    flag("--tau", type=errors.positive, default=1.0, help="temperature of teacher and student (net, table)")
-    flag("--ls_eps", type=errors.share, default=0.1, help="smooth: the mass spread over all classes")
+    flag("--tau", type=flags.positive, default=1.0, help="temperature of teacher and student (net, table)")
+    flag("--ls_eps", type=flags.share, default=0.1, help="smooth: the mass spread over all classes")
     flag("--true_probs", default=None, metavar="FILE", help="true: (N, K) .npy of distributions, row = idx")
     flag(
         "--smoothing",
-        type=errors.open_share,
+        type=flags.open_share,
         default=0.05,
         help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
     )

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-from common import errors
+from common import errors, flags
+from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.observers import PathAfterEpochs, TrainingPath
-from training.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
+from training.observers import PathAfterEpochs, PathBeforeUpdates, TrainingPath
 from utils import experiment_parser, run_name
 
 
@@ -27,7 +27,7 @@ def make_parser():
         "--record",
         default="train",
         help="PATH_TRAIN_COARSE from the training pass, or from a clean pass in eval mode at each epoch's end",
-        **errors.one_of(["train", "eval", "none"]),
+        **flags.one_of(["train", "eval", "none"]),
     )
     return parser
 
@@ -45,7 +45,11 @@ def make_observers(args, experiment, files, run, state):
     chosen = fixed_samples(args, experiment.data, args.fine_samples or args.batch_size)
     batch = loader.of_samples(chosen)
     at_ends = files.open(run, state, "PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
-    observers = [PathAfterEpochs(at_ends, batch, forward), files.fine(run, state, "PATH_BATCH_FINE", chosen, batch)]
+    fine = files.open_fine(run, state, "PATH_BATCH_FINE", chosen, batch)
+    observers = [
+        PathAfterEpochs(at_ends, batch, forward),
+        PathBeforeUpdates(fine, batch, forward, args.fine_every),
+    ]
     if args.record == "train":
         everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
         return [*observers, TrainingPath(everyone)]

@@ -7,7 +7,7 @@ of averaged predictions (q_smooth, the teacher of Filter-KD), at the best epochs
 from pathlib import Path
 from shlex import quote
 
-from common import errors
+from common import errors, flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
@@ -17,8 +17,8 @@ from utils import experiment_parser, run_name
 def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
     flag = parser.add_argument_group("the table").add_argument
-    flag("--smoothing", type=errors.open_share, default=0.05, help="weight of the newest prediction")
-    flag("--filt_tau", type=errors.positive, default=1.0, help="temperature of the predictions that are averaged")
+    flag("--smoothing", type=flags.open_share, default=0.05, help="weight of the newest prediction")
+    flag("--filt_tau", type=flags.positive, default=1.0, help="temperature of the predictions that are averaged")
     return parser
 
 

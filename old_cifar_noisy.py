@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from shlex import quote
 
-from common import errors
+from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
 from runs.run_folder import RESULTS
@@ -27,28 +27,28 @@ def make_parser():
         "--noisy_level",
         default=None,
         help="the noise in tenths: --ny_ratio is a tenth of it",
-        **errors.one_of(map(str, range(10))),
+        **flags.one_of(map(str, range(10))),
     )
     flag(
         "--methods",
         nargs="+",
         default=methods.names(later=False),
         help="which to run (the paper's); what has to teach one is added",
-        **errors.one_of(methods.names()),
+        **flags.one_of(methods.names()),
     )
-    flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
-    flag("--temp", type=errors.positive, default=1.0, help="temperature of teachers, students and tables")
-    flag("--smoothing", type=errors.open_share, default=0.05, help="the table's weight of the newest prediction")
-    flag("--ls_eps", type=errors.share, default=0.1, help="LS: the mass spread over all classes")
+    flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
+    flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
+    flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
+    flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
     flag(
         "--start",
         default="same",
         help="a taught student's weights and batches: those of its teacher (as published), or others",
-        **errors.one_of(["same", "other"]),
+        **flags.one_of(["same", "other"]),
     )
     flag(
         "--path",
-        type=errors.name,
+        type=flags.name,
         default=None,
         help="name of the run, as --run_name (the time and the settings)",
     )

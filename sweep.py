@@ -32,6 +32,7 @@ from pathlib import Path
 from common import errors
 from common.errors import BadInput, RunFailure
 from common.files import check_intact, read_json, whole_file
+from common.flags import CheckedParser, count, one_of
 from common.hardware import pick_device, usable_cpus
 from comparison import results as comparison
 from runs.run_folder import RESULTS, read_args
@@ -54,12 +55,12 @@ UNTOLD = {"resume", "overwrite", "path", "run_name", "data_dir"}  # of a command
 
 
 def make_parser():
-    parser = errors.CheckedParser(description=__doc__)
-    parser.add_argument("action", help="run a grid, or show runs", **errors.one_of(["run", "table"]))
+    parser = CheckedParser(description=__doc__)
+    parser.add_argument("action", help="run a grid, or show runs", **one_of(["run", "table"]))
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run: the grid's file; table: folders of runs")
     flag = parser.add_argument
     flag("--csv", default=None, metavar="FILE", help="the rows, with all settings (of a grid: raw/GRID.csv beside it)")
-    flag("--jobs", type=errors.count, default=None, help="run: processes at once (as many as cores; on a GPU one)")
+    flag("--jobs", type=count, default=None, help="run: processes at once (as many as cores; on a GPU one)")
     return parser
 
 

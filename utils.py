@@ -6,17 +6,17 @@ for x, y, ny, idx in train:    # clean label, possibly noisy label, the sample's
     ...
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
-from common import errors
-from common.errors import BadInput, CheckedParser, one_of
+from common import flags
+from common.flags import CheckedParser, one_of
 from common.hardware import pick_device, usable_cpus
 from data import augment, noise
-from data.datasets import DATASETS, TEST_SIZE, Dataset, Split, fingerprint, open_dataset
+from data.datasets import DATASETS, TEST_SIZE, Split
+from data.label_files import split_file_and_key
+from data.labels import load_data
 from data.loader import IndexedLoader
+from data.seeds import generator
 from models import NETS
 
 EVAL_BATCH = 500
@@ -37,21 +37,21 @@ def experiment_parser(description, **defaults):
     )
     flag(
         "--image_size",
-        type=errors.count,
+        type=flags.count,
         default=None,
         help="folder, tinyimagenet: side in pixels; shorter side resized, centre cut out (64 when not given)",
     )
-    flag("--train_size", type=errors.count, default=None, help="train on a class-balanced subset of this many")
+    flag("--train_size", type=flags.count, default=None, help="train on a class-balanced subset of this many")
     flag(
         "--valid_size",
-        type=errors.not_negative,
+        type=flags.not_negative,
         default=0.1,
         help="validation split of the training set: below 1 a share, from 1 a count; 0: none (then the test set "
         "chooses epochs, in scripts that choose any)",
     )
     flag(
         "--test_size",
-        type=errors.value("expected a number above 0 and below 1", float, lambda v: 0 < v < 1),
+        type=flags.value("expected a number above 0 and below 1", float, lambda v: 0 < v < 1),
         default=TEST_SIZE,
         help="folder without train/ and test/: share that is tested on, chosen by a hash of each file",
     )
@@ -59,13 +59,13 @@ def experiment_parser(description, **defaults):
     flag("--augment", default="auto", help="random shifts and flips; auto goes by image size", **one_of(augment.KINDS))
     flag(
         "--num_work",
-        type=errors.whole,
+        type=flags.whole,
         default=min(4, usable_cpus()),
         help="worker processes for images that do not fit in memory (as many as processors, up to 4)",
     )
 
     flag = parser.add_argument_group("label noise").add_argument
-    flag("--ny_ratio", type=errors.share, default=0.0, help="share of training labels drawn to be noisy")
+    flag("--ny_ratio", type=flags.share, default=0.0, help="share of training labels drawn to be noisy")
     flag(
         "--ny_kind",
         default="symmetric",
@@ -77,7 +77,7 @@ def experiment_parser(description, **defaults):
 
     flag = parser.add_argument_group("network").add_argument
     flag("--net", default="resnet18", help="the network to train", **one_of(NETS))
-    flag("--width", type=errors.count, default=1, help="smallcnn: multiplies the channels")
+    flag("--width", type=flags.count, default=1, help="smallcnn: multiplies the channels")
     flag("--norm", default="batch", help="normalisation layers", **one_of(["batch", "group"]))
     flag(
         "--init",
@@ -88,22 +88,22 @@ def experiment_parser(description, **defaults):
     flag("--pretrained", action="store_true", help="start from torchvision's ImageNet weights, with their stem")
 
     flag = parser.add_argument_group("training").add_argument
-    flag("--lr", type=errors.positive, default=0.1, help="SGD's learning rate")
-    flag("--momentum", type=errors.share, default=0.9, help="SGD's momentum")
-    flag("--weight_decay", type=errors.not_negative, default=5e-4, help="SGD's weight decay")
+    flag("--lr", type=flags.positive, default=0.1, help="SGD's learning rate")
+    flag("--momentum", type=flags.share, default=0.9, help="SGD's momentum")
+    flag("--weight_decay", type=flags.not_negative, default=5e-4, help="SGD's weight decay")
     flag(
         "--scheduler",
         default="cosine",
         help="cosine over all epochs to 1e-5, or multi: a tenth at each of epochs 80, 120, 160, 180",
         **one_of(["cosine", "multi"]),
     )
-    flag("--warmup", type=errors.whole, default=0, help="epochs over which the learning rate rises to the schedule's")
-    flag("--epochs", type=errors.count, default=200, help="passes over the training set")
-    flag("--batch_size", type=errors.count, default=250, help="samples an update")
-    flag("--seed", type=errors.whole, default=10086, help="of weights, order and augmentation")
+    flag("--warmup", type=flags.whole, default=0, help="epochs over which the learning rate rises to the schedule's")
+    flag("--epochs", type=flags.count, default=200, help="passes over the training set")
+    flag("--batch_size", type=flags.count, default=250, help="samples an update")
+    flag("--seed", type=flags.whole, default=10086, help="of weights, order and augmentation")
     flag(
         "--data_seed",
-        type=errors.whole,
+        type=flags.whole,
         default=None,
         help="of noise, subset and validation split (--seed's when not given; a student: its teacher's)",
     )
@@ -124,22 +124,22 @@ def experiment_parser(description, **defaults):
     flag("--deterministic", action="store_true", help="the same seed gives the same run on a GPU, too; slower there")
 
     flag = parser.add_argument_group("the run").add_argument
-    flag("--proj_name", type=errors.name, default="results", help="folder below results/, and wandb's project")
+    flag("--proj_name", type=flags.name, default="results", help="folder below results/, and wandb's project")
     flag(
         "--run_name",
-        type=errors.name,
+        type=flags.name,
         default=None,
         help="name of the run (DATASET_SCHEDULER, and the noise)",
     )
-    flag("--save_epochs", type=errors.whole, nargs="*", default=[], help="epochs to keep, beside best and last")
+    flag("--save_epochs", type=flags.whole, nargs="*", default=[], help="epochs to keep, beside best and last")
     flag(
         "--eval_train",
         action="store_true",
         help="training figures from a clean pass at each epoch's end; its loss is cross-entropy",
     )
     flag("-r", "--resume", action="store_true", help="go on with the run of this name, if it has begun")
-    flag("--save_every", type=errors.count, default=1, help="epochs from one saving of last.pt to the next")
-    flag("--save_minutes", type=errors.positive, default=10, help="within an epoch, last.pt is saved this often")
+    flag("--save_every", type=flags.count, default=1, help="epochs from one saving of last.pt to the next")
+    flag("--save_minutes", type=flags.positive, default=10, help="within an epoch, last.pt is saved this often")
     flag("--overwrite", action="store_true", help="replace a run of the same name")
     flag("--wandb", default="disabled", help="track with Weights & Biases", **one_of(["disabled", "online", "offline"]))
     flag("--check", action="store_true", help="check everything, print the resolved settings, start nothing")
@@ -160,7 +160,7 @@ def run_name(args, mark=""):
 def noise_suffix(args):
     """_nRATIO, _nFILE or _nFILE_KEY, or nothing without noise: the end of a run's name."""
     if args.ny_file:
-        path, key = noise.split_file_and_key(args.ny_file)
+        path, key = split_file_and_key(args.ny_file)
         return f"_n{path.stem}" + (f"_{key}" if key else "")
     return f"_n{args.ny_ratio:g}" if args.ny_ratio else ""
 
@@ -172,143 +172,7 @@ def noise_in_words(args):
     return f"{args.ny_kind} noise of ratio {args.ny_ratio:g}" if args.ny_ratio else "no label noise"
 
 
-# ---------------------------------------------------------------------------------------------- seeds
-
-ROLES = ("weights", "order", "augmentation", "dropout", "noise", "subset", "validation")
-
-
-def role_seed(seed, role):
-    """A seed of its own for each role, so that drawing more of one thing changes nothing else."""
-    return int(np.random.SeedSequence([seed, ROLES.index(role)]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def generator(seed, role):
-    return torch.Generator().manual_seed(role_seed(seed, role))
-
-
-def with_weight_seed(seed, build):
-    """build()'s result, its weights drawn from the seed of the weights; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU: no GPU's generator is asked or seeded
-        torch.default_generator.manual_seed(role_seed(seed, "weights"))
-        return build()
-
-
 # --------------------------------------------------------------------------------------- data and loaders
-
-
-@dataclass
-class LabelledData:
-    """A data set with its noise and its splits.
-
-    y, ny: (N,) int64, clean and possibly noisy label of every row of the training split. train_idx,
-    valid_idx: rows trained on, rows held out of them; sorted. valid_idx is empty without such a split. marks: of
-    marks.csv, as they judge ny, where ny come from there; their original is y.
-    """
-
-    dataset: Dataset
-    y: np.ndarray
-    ny: np.ndarray
-    train_idx: np.ndarray
-    valid_idx: np.ndarray
-    marks: noise.Marks | None = None
-
-    @property
-    def corrected(self):
-        """Whether ny are labels that a person corrected: where they differ from y, nobody knows that ny is wrong."""
-        return self.marks is not None
-
-    @property
-    def noise_realised(self):
-        """The share of labels that are wrong, as far as anybody knows."""
-        return 0.0 if self.corrected else noise.realised_rate(self.y, self.ny)
-
-    @property
-    def not_trained_on(self):
-        """Names of the classes of which no sample is trained on, by the labels that are taken for right."""
-        labels = self.ny if self.corrected else self.y
-        there = np.bincount(labels[self.train_idx], minlength=self.dataset.num_classes)
-        return [name for name, count in zip(self.dataset.class_names, there, strict=True) if not count]
-
-    def fingerprints(self):
-        """Names the labels in files that depend on them: SHA-256 of y and ny."""
-        return {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
-
-
-def check_data(args, dataset):
-    """BadInput naming all that is wrong with the flags for noise, subset, split and batch; downloads nothing."""
-    problems = errors.Problems()
-    if args.ny_file and args.ny_ratio:
-        problems.add(
-            f"--ny_file {args.ny_file} and --ny_ratio {args.ny_ratio:g}: one of them gives the noise; drop one"
-        )
-    elif args.ny_file:
-        with problems.collect():
-            _read_noise_file(args, dataset)
-    given = getattr(args, "given", set())
-    if "ny_kind" in given and "ny_ratio" not in given and not args.ny_ratio:
-        problems.add(f"--ny_kind {args.ny_kind}: there is no noise without --ny_ratio; give it too")
-    if dataset.num_classes < 2:
-        problems.add(f"--dataset {args.dataset}: the training set has one class only; two are needed")
-    in_use = args.train_size or dataset.num_usable
-    if in_use > dataset.num_usable:
-        bad = dataset.num_train - dataset.num_usable
-        problems.add(
-            f"--train_size {args.train_size}: the training set has {dataset.num_usable} samples"
-            f"{f', and {bad} that cannot be read' if bad else ''}; give at most that"
-        )
-    elif args.train_size and in_use < dataset.num_classes:
-        problems.add(
-            f"--train_size {args.train_size}: fewer than the {dataset.num_classes} classes; give one of each at least"
-        )
-    else:
-        with problems.collect():
-            left = in_use - _valid_count(args, dataset, in_use)
-            if args.batch_size > left:
-                problems.add(
-                    f"--batch_size {args.batch_size}: larger than the {left} samples that are trained on; "
-                    "give a smaller one"
-                )
-            elif left < 2:
-                problems.add(f"--valid_size {args.valid_size:g}: leaves {left} sample to train on; two are needed")
-    problems.stop_if_any()
-
-
-def load_data(args, dataset=None):
-    """LabelledData: noise over all rows; of the usable ones the class-balanced subset, then the validation rows.
-
-    Each has its own seed, so that the noisy label of a row depends on data seed, kind and ratio alone.
-    Downloads what is absent (errors.NeedsDownload if it cannot).
-    """
-    if dataset is None:
-        dataset = open_dataset(args)
-        check_data(args, dataset)
-    dataset.load()
-    data_seed = args.seed if args.data_seed is None else args.data_seed
-    y, marks, rows = np.asarray(dataset.train.labels, np.int64), None, dataset.train.usable
-    if args.ny_file:
-        marks = noise.read_marks(args.ny_file, len(y), dataset.class_names, dataset.train_paths, original=y)
-        ny = _read_noise_file(args, dataset) if marks is None else marks.label
-        noise.check_alignment(args.ny_file, y, dataset.class_names)
-    else:
-        ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
-    if args.train_size:
-        rows = rows[_balanced_subset(y[rows], args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))]
-    held_out = _valid_count(args, dataset, len(rows))
-    if args.valid_rows == "last":
-        order = np.arange(len(rows))
-    else:
-        order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))
-    cut = len(rows) - held_out
-    train, valid = np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]])
-    if marks is not None:
-        marks = marks.of(ny)
-        train, valid = (rows[marks.mark[rows] != "drop"] for rows in (train, valid))
-        if len(train) < max(args.batch_size, 2):
-            raise BadInput(
-                f"--ny_file {args.ny_file}: leaves {len(train)} samples to train on, the rest is marked drop; "
-                "take marks back, or give a smaller --batch_size"
-            )
-    return LabelledData(dataset, y, ny, train, valid, marks)
 
 
 def get_loaders(args, data=None):
@@ -366,40 +230,6 @@ def _loader(args, dataset, split, rows, ny, batch_size=EVAL_BATCH, **settings):
         num_workers=args.num_work,
         **settings,
     )
-
-
-def _read_noise_file(args, dataset):
-    return noise.read_labels(args.ny_file, dataset.num_train, dataset.class_names, dataset.train_paths)
-
-
-def _valid_count(args, dataset, in_use):
-    """Rows to hold out of the in_use training rows; none where the data set brings a validation split."""
-    if args.valid_size == 0 or dataset.valid:
-        return 0
-    held_out = int(args.valid_size * in_use + 1e-9) if args.valid_size < 1 else int(args.valid_size)
-    if args.valid_size > 1 and held_out != args.valid_size:
-        raise BadInput(f"--valid_size {args.valid_size:g}: below 1 it is a share, from 1 on a whole number of samples")
-    if not 0 < held_out < in_use:
-        raise BadInput(
-            f"--valid_size {args.valid_size:g}: holds out {held_out} of {in_use} samples; "
-            "some must be left on both sides (0: no validation split)"
-        )
-    return held_out
-
-
-def _balanced_subset(labels, size, num_classes, seed):
-    """`size` rows, as equally many of each class as there are; sorted."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    # A row's turn is its place among the drawn rows of its class: taking the rows with the earliest turns
-    # takes one of every class after another, and goes on with the rest when a small class is used up.
-    turn = np.empty(len(labels), np.int64)
-    for k in range(num_classes):
-        of_class = order[labels[order] == k]
-        turn[of_class] = np.arange(len(of_class))
-    return np.sort(order[np.argsort(turn[order], kind="stable")][:size])
-
-
-# ---------------------------------------------------------------------------------------- calibration
 
 
 def expected_calibration_error(confidence, correct, n_bins=10):

@@ -17,7 +17,8 @@ import torch
 from benchmarks import distill, primitives, published_style, ratios, saving, scaling, startup, steps
 from benchmarks.side_by_side import run
 from benchmarks.workload import NETS, Workload
-from common.errors import CheckedParser, one_of, run_script
+from common.errors import run_script
+from common.flags import CheckedParser, one_of
 
 SECTIONS = {
     "primitives": primitives,

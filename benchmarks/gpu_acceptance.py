@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.workload import Workload
-from common.errors import CheckedParser, one_of, run_script
+from common.errors import run_script
 from common.files import write_json
+from common.flags import CheckedParser, one_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("tests/test_devices.py", "tests/training/test_device.py", "tests/supervision/test_table.py")

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import resource
+import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
@@ -222,6 +223,11 @@ def printable(text):
 def valid_text(text):
     """Text that every file and figure takes: bytes that are no UTF-8 (in a file's name, say) as \\udcff and such."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def nfc(text):
+    """Of the two ways to write an accented letter the one: systems and archives change it on the way."""
+    return unicodedata.normalize("NFC", text)
 
 
 def as_cell(text):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from common.files import whole_file
 from common.untrusted import as_cell
-from runs.figures import plot_comparison
+from comparison.picture import plot_comparison
 from utils import noise_in_words
 
 COLUMNS = [

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from common.errors import BadInput, NeedsDownload
-from common.untrusted import count_from_one, load_npz, valid_text, whole_numbers
+from common.untrusted import count_from_one, load_npz, nfc, valid_text, whole_numbers
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
-from data.noise import nfc
 
 TEST_SIZE = 0.2  # of an image folder without splits
 VALIDATION = ("val", "valid", "validation", "dev")

@@ -19,7 +19,8 @@ from tqdm import tqdm
 if __name__ == "__main__":  # run as a script: the path starts at data/, common/errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import BadInput, CheckedParser, RunFailure, one_of, run_script
+from common.errors import BadInput, RunFailure, run_script
+from common.flags import CheckedParser, one_of
 
 CIFAR_H = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/"
 CIFAR_N = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"

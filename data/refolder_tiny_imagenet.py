@@ -17,7 +17,8 @@ from tqdm import tqdm
 if __name__ == "__main__":  # run as a script: the path starts at data/, common/errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import BadInput, CheckedParser, run_script
+from common.errors import BadInput, run_script
+from common.flags import CheckedParser
 
 AGAIN = "; extract the download again"
 

@@ -23,19 +23,19 @@ import torch
 if __name__ == "__main__":  # run as a script: the path starts at experiments/
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import errors
+from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
 from old_cifar_noisy import write_results
 from paths import measures
 from paths.label_errors import find_label_errors
+from runs.path_recording import PathFiles
 from runs.run_folder import RESULTS
 from runs.teacher import Teacher
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, TeacherNetwork, TeacherTable
 from training.experiment import Experiment
 from training.observers import TrainingPath
-from training.path_recording import PathFiles
 from utils import experiment_parser, run_name
 
 PATH = "PATH_TRAIN_COARSE"
@@ -45,14 +45,14 @@ FORM = re.compile(r"(net|mean|(?:table|corrected):(?:0?\.\d+|1)):(last|best|best
 def make_parser():
     parser = experiment_parser(__doc__, dataset="digits", net="smallcnn", batch_size=128, proj_name="from_path")
     flag = parser.add_argument_group("the students").add_argument
-    student = errors.value("expected KIND:MOMENT or KIND:SMOOTHING:MOMENT (--help)", str, FORM.fullmatch)
+    student = flags.value("expected KIND:MOMENT or KIND:SMOOTHING:MOMENT (--help)", str, FORM.fullmatch)
     flag("--students", nargs="*", type=student, default=[], help="what to train on beside the labels")
-    flag("--seeds", type=errors.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
+    flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
     flag(
         "--start",
         default="same",
         help="a student's weights and batches: those of its teacher (as published), or others",
-        **errors.one_of(["same", "other"]),
+        **flags.one_of(["same", "other"]),
     )
     parser.set_defaults(path_dtype="float16", smoothing=0.05, methods=["OHT"])
     return parser

@@ -2,10 +2,10 @@
 
     python -m experiments.tables
 
-Between <!-- rows NAME --> and <!-- /rows --> stands what CLAIMS (else comparison()) makes of raw/NAME.csv, or a table of
-a notebook (TOY). Everywhere: differences are paired by seed; an interval is the 95 % t interval over seeds; a star means
-p < .05 of the paired t test after Holm's correction over all comparisons of that table. One seed has neither. Nothing is
-compared with a row that is not there.
+Between <!-- rows NAME --> and <!-- /rows --> stands what CLAIMS (else comparison()) makes of raw/NAME.csv, or a table
+of a notebook (TOY). Everywhere: differences are paired by seed; an interval is the 95 % t interval over seeds; a star
+means p < .05 of the paired t test after Holm's correction over all comparisons of that table. One seed has neither.
+Nothing is compared with a row that is not there.
 """
 
 import csv

@@ -6,7 +6,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.plots import evenly
-from data.noise import agree_by_chance
+from data.label_files import agree_by_chance
 from paths import measures, pictures
 from paths.pictures import Scene
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.untrusted import load_npy
-from data.noise import Marks, read_marks
+from data.label_files import Marks, read_marks
 from paths.measures import chunks
 from paths.recorder import damaged_steps, read_sidecar
 

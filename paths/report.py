@@ -51,11 +51,11 @@ def write_report(
     by idx, as a dict or a sequence. num_errors: the estimated number of wrong labels, a rough guess. path:
     (N, T, K), an array or memory map. images: called with (n,) idx, n at most ROW**2, returns
     n images (H, W, C) uint8, C 1 or 3, in an array or a list. files: N file names. original: (N,) the data set's own
-    labels (the given ones). marks: earlier data.noise.Marks of the given labels, which the page starts with.
+    labels (the given ones). marks: earlier data.label_files.Marks of the given labels, which the page starts with.
     num_suspects: cards after that many are set apart (num_errors).
 
     The reader's marks are kept in the browser under the SHA-256 of the name and the given labels, and leave it as
-    marks.csv (data.noise.read_marks), a row for all N samples. Raises ValueError for arguments that do not fit.
+    marks.csv (data.label_files.read_marks), a row for all N samples. Raises ValueError for arguments that do not fit.
     """
     given, order, suggestion, score = (np.asarray(values) for values in (given, order, suggestion, score))
     original = given if original is None else np.asarray(original)

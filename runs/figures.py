@@ -1,10 +1,9 @@
-"""Figures of a run and of a comparison: curves, bars, reliability, confusion."""
+"""Figures of a run: curves, reliability, confusion."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from common.plots import SPLIT_COLORS, figure, plain, save
-from supervision.targets import METHODS
 
 
 def plot_curves(rows, path):
@@ -49,49 +48,6 @@ def plot_curves(rows, path):
     save(fig, path)
 
 
-def plot_comparison(results, curves, title, chooser, path):
-    """comparison.png: test accuracy of each method by epoch, and at its last and its chosen epoch.
-
-    results: a list of rows as of results.csv. curves: {method: (seeds, epochs) test accuracies}. chooser: what
-    chose the epoch, in words.
-    """
-    fig, (left, right) = figure(columns=2, width=6, height=4.2)
-    methods = list(curves)
-    for method in methods:
-        mean, spread = np.mean(curves[method], 0), _spread(curves[method])
-        epochs = np.arange(len(mean))
-        color = METHODS[method].color
-        left.plot(epochs, mean, color=color, label=method, lw=2)
-        left.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.15, lw=0)
-    left.set(xlabel="epoch", ylabel="test accuracy (clean labels)", title="over training")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(ncols=2)
-    for place, method in enumerate(methods):
-        for shift, column, hatch, label in (
-            (-0.2, "test_acc_last", None, "last epoch"),
-            (0.2, "test_acc_best", "///", f"epoch chosen by {chooser}"),
-        ):
-            values = np.array([row[column] for row in results if row["method"] == method])
-            right.bar(
-                place + shift,
-                values.mean(),
-                0.38,
-                yerr=_spread(values[:, None]),
-                capsize=3,
-                hatch=hatch,
-                color=METHODS[method].color,
-                edgecolor="white",
-                label=label if place == 0 else None,
-            )
-    values = [row[c] for row in results for c in ("test_acc_last", "test_acc_best")]
-    right.set_ylim(max(0, min(values) - 0.08), min(1, max(values) + 0.08))
-    right.set_xticks(range(len(methods)), methods, rotation=20)
-    right.set(title="at the end, and at the chosen epoch")
-    right.legend()
-    fig.suptitle(title)
-    save(fig, path)
-
-
 def plot_reliability(confidence, correct, ece, path, n_bins=10):
     """A reliability diagram: accuracy against confidence in equal bins, and how many samples each holds."""
     fig, (top, bottom) = figure(rows=2, height=2.9, sharex=True, height_ratios=(2.2, 1))
@@ -133,8 +89,3 @@ def plot_confusion(counts, class_names, path):
     ax.set(xlabel="predicted class", ylabel="true class", title="test samples, % of each true class")
     fig.colorbar(image, ax=ax, shrink=0.8)
     save(fig, path)
-
-
-def _spread(values):
-    """Standard deviation over seeds (axis 0); zero for a single one."""
-    return np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros(np.shape(values)[1:])

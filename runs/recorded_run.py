@@ -12,7 +12,7 @@ from common.files import check_intact
 from common.untrusted import load_npz, valid_text
 from data.datasets import fingerprint, open_dataset
 from data.images import FolderImages
-from data.noise import Marks
+from data.label_files import Marks
 from paths.loose_files import or_grey
 from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar

@@ -24,7 +24,7 @@ from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact
 from common.hardware import DECIDING
 from common.untrusted import reason
 from data.datasets import TEST_SIZE
-from data.noise import split_file_and_key
+from data.label_files import split_file_and_key
 from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked

@@ -10,8 +10,8 @@ import cifar10h_gen_path
 import evaluate
 from common.errors import BadInput
 from data.datasets import digits
+from data.seeds import with_weight_seed
 from runs.run_folder import network_of, read_args
-from utils import with_weight_seed
 
 FLAGS = "--dataset digits --net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
 TEST_SIZE = 360

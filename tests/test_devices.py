@@ -23,6 +23,7 @@ from benchmarks.workload import Bare, Product, Workload
 from common import interruption
 from common.errors import BadInput, Interrupted, Problems
 from data.images import FolderImages
+from data.seeds import with_weight_seed
 from paths import recorder as recorder_module
 from paths.recorder import PathRecorder
 from runs.run_folder import RunFolder
@@ -31,7 +32,7 @@ from tests.pretend_device import PretendedDevice
 from training.experiment import Experiment
 from training.loop import READ_FINITE_EVERY, train_epoch
 from training.observers import PathBeforeUpdates, TrainingPath
-from utils import experiment_parser, get_loaders, with_weight_seed
+from utils import experiment_parser, get_loaders
 
 MOST_MORE = {"cuda": 28, "mps": 30, "cpu": 33}  # on a CPU the table looks at values first
 AVAILABLE = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -13,8 +13,9 @@ import torch
 
 import main_gen_path
 from common.errors import BadInput
+from data.seeds import with_weight_seed
 from runs.run_folder import network_of, read_args
-from utils import experiment_parser, get_loaders, with_weight_seed
+from utils import experiment_parser, get_loaders
 
 FLAGS = "--ny_ratio 0.4 --augment crop --batch_size 48 --epochs 3".split()  # 200 samples: 5 updates, a short last one
 

@@ -18,7 +18,7 @@ import analyze_paths
 import main_gen_path
 from common.errors import BadInput
 from common.files import read_json
-from data.noise import read_marks
+from data.label_files import read_marks
 
 OLD_RUN = Path(__file__).with_name("old_run")
 QUICK = "--net smallcnn --batch_size 50 --lr 0.05 --augment none --device cpu --amp off --fine_every 50".split()

@@ -15,7 +15,9 @@ from common.errors import Problems
 from common.hardware import Hardware
 from data import augment
 from data.datasets import open_dataset
+from data.labels import check_data, load_data
 from data.noise import realised_rate
+from data.seeds import generator, role_seed, with_weight_seed
 from models import build_model, check_net
 from runs.resuming import take_over
 from runs.run_folder import RunFolder, check_free
@@ -23,7 +25,7 @@ from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
-from utils import check_data, generator, get_loaders, load_data, noise_in_words, role_seed, with_weight_seed
+from utils import get_loaders, noise_in_words
 
 # With a flag of these unread, what opening the data or checking it says would only mislead.
 SOURCE_FLAGS = {"dataset", "data_dir", "image_size"}

@@ -22,7 +22,7 @@ from common.errors import BadInput
 from common.untrusted import as_cell, from_cell, load_npy, load_npz, load_pt, printable, valid_text
 from data.datasets import open_dataset
 from data.images import FolderImages
-from data.noise import read_labels
+from data.label_files import read_labels
 from models import build_model, load_weights
 
 TERA = 2**40

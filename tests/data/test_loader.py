@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from common import errors
 from common.errors import RunFailure
 from data.images import FolderImages
+from data.labels import load_data
 from data.loader import IndexedLoader
-from utils import experiment_parser, get_loaders, load_data
+from utils import experiment_parser, get_loaders
 
 MEAN, STD = (0.5, 0.25, 0.0), (0.25, 0.5, 1.0)
 

@@ -11,7 +11,8 @@ from common.errors import BadInput, RunFailure
 from data import images as images_module
 from data.datasets import open_dataset
 from data.images import FolderImages
-from utils import experiment_parser, get_loaders, load_data
+from data.labels import load_data
+from utils import experiment_parser, get_loaders
 
 BAD = ["train/cat/03.png", "train/dog/00.png", "train/dog/17.png", "val/cat/1.png", "test/dog/2.png"]
 BAD_ROWS = [3, 20, 37]

@@ -18,13 +18,12 @@ from common import plots
 from common.files import check_intact, read_checksums
 from comparison import results as comparison
 from paths.recorder import damaged_steps
-from runs import run_folder
+from runs import path_recording, run_folder
 from supervision.table import PredictionTable
 from tests.faults import processes
 from tests.faults.calls import call
 from tests.faults.chain import CHAIN, prepare
 from tests.faults.runs import RUNS, differs
-from training import path_recording
 
 FULL_DISKS = int(os.environ.get("FAULTS_FULL_DISKS", 3))
 SCRIPTS = ("main_gen_teacher", "main_gen_path", "cifar10h_gen_path", "main_gen_path", "old_cifar_noisy")

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import errors
+from common import flags
 from tests.faults import runs
 from tests.faults.calls import Copy, call
 from tests.faults.chain import CHAIN
@@ -94,13 +94,13 @@ FOLDER = [*QUICK, *"--dataset folder --data_dir images --image_size 8 --batch_si
 # and whether that is malformed beyond doubt.
 
 VALUES = {
-    errors.positive: "0 -1 -1e-3 nan inf -inf warm 1e999 0x10",
-    errors.not_negative: "-0.1 nan inf much",
-    errors.share: "1.01 -0.5 nan half 1,5",
-    errors.open_share: "0 1.01 -0.05 nan all",
-    errors.count: "0 -5 2.5 1e3 ten nan",
-    errors.whole: "-1 0.5 1e3 first inf",
-    errors.name: "a/b ../up / .. . a\\b",
+    flags.positive: "0 -1 -1e-3 nan inf -inf warm 1e999 0x10",
+    flags.not_negative: "-0.1 nan inf much",
+    flags.share: "1.01 -0.5 nan half 1,5",
+    flags.open_share: "0 1.01 -0.05 nan all",
+    flags.count: "0 -5 2.5 1e3 ten nan",
+    flags.whole: "-1 0.5 1e3 first inf",
+    flags.name: "a/b ../up / .. . a\\b",
 }
 
 

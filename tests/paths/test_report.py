@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from common.untrusted import as_cell
-from data.noise import Marks, read_marks
+from data.label_files import Marks, read_marks
 from paths import report
 from paths.report import write_report
 

@@ -10,10 +10,10 @@ import main_distill
 import main_gen_teacher
 from common.errors import BadInput, Problems
 from common.files import CHECKSUMS, read_json, write_json
+from data.labels import load_data
 from models import build_model
 from runs.run_folder import read_args
 from runs.teacher import INHERITED, Teacher
-from utils import load_data
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import errors
+from common import errors, flags
 from data.loader import num_batches
+from data.seeds import generator
 from paths.recorder import PathRecorder
-from training.observers import PathBeforeUpdates
-from utils import generator
 
 PASSES_OF_TRAINING = 3  # forward passes that a sample costs in training: one forward, about two backward
 
@@ -23,10 +22,10 @@ def add_path_flags(parser, fine_every, fine_samples):
     """
     flag = parser.add_argument_group("the paths").add_argument
     flag(
-        "--fine_every", type=errors.count, default=fine_every, help="updates from one step of the FINE path to the next"
+        "--fine_every", type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
     )
-    flag("--fine_samples", type=errors.count, default=None, help=f"fixed samples to follow ({fine_samples})")
-    flag("--path_dtype", default="float16", help="of the arrays", **errors.one_of(["float16", "float32"]))
+    flag("--fine_samples", type=flags.count, default=None, help=f"fixed samples to follow ({fine_samples})")
+    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
     return flag
 
 
@@ -99,12 +98,12 @@ class PathFiles:
         state.recorders[name] = self._stack.enter_context(recorder)
         return recorder
 
-    def fine(self, run, state, name, rows, loader):
-        """The observer that records NAME.npy before every --fine_every-th update; says so when that costs much."""
-        every, steps = self.args.fine_every, num_fine_steps(self.args, self.experiment.data)
-        recorder = self.open(run, state, name, steps, f"before every update number {every} * step", rows)
+    def open_fine(self, run, state, name, rows, loader):
+        """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""
+        step = f"before every update number {self.args.fine_every} * step"
+        recorder = self.open(run, state, name, num_fine_steps(self.args, self.experiment.data), step, rows)
         self._print_cost(name, recorder.shape, loader.num_samples)
-        return PathBeforeUpdates(recorder, loader, self.experiment.hardware.forward_of(state.model), every)
+        return recorder
 
     def _print_cost(self, name, shape, followed):
         trained = PASSES_OF_TRAINING * self.args.epochs * self.experiment.train_loader.num_samples
