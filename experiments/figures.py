@@ -3,7 +3,7 @@
 import numpy as np
 
 from common.plots import FILTERED, GIVEN, RAW, figure, save
-from experiments.tables import RESULTS, TABLE, conditions, means, points, read_rows, series
+from experiments.tables import HERE, RESULTS, TABLE, conditions, means, points, read_rows, series
 
 FOLDER = RESULTS.parent / "docs" / "results"
 
@@ -66,5 +66,6 @@ DRAWN = {"condition": draw_condition, "memory": draw_memory, "digits_paths": dra
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, draw in DRAWN.items():
-        draw(read_rows(name), FOLDER / f"{name}.png")
+        if (HERE / "raw" / f"{name}.csv").is_file():
+            draw(read_rows(name), FOLDER / f"{name}.png")
     print(FOLDER)

@@ -172,7 +172,7 @@ def points(rows):
     for row in rows:
         more = {"norm": flag(row, "norm", "batch"), "train_size": flag(row, "train_size", "1437")}
         found[tuple({**row, **more}[name] for name in CONDITION)].append(row)
-    for key, of in found.items():
+    for key, of in sorted(found.items()):
         oht = [row for row in of if row["method"] == "OHT"]
         point = dict(zip(CONDITION, key, strict=True), n=len(oht))
         point["fitted"] = np.mean([series(row, "fitted_wrong")[-1] for row in oht])
@@ -224,30 +224,29 @@ def condition(rows):
 
 
 def rule(found):
-    """A threshold on what the path alone says, chosen on every other condition and judged on the rest."""
-    lines = []
-    for moment in ("last", "best"):
-        says = np.array([p["fitted_against_mean"] for p in found])
-        pays = np.array([p[f"{TABLE} {moment}"] > 0 for p in found])
-        chosen, judged = slice(0, None, 2), slice(1, None, 2)
-
-        def balanced(threshold, part, says=says, pays=pays):
-            return [np.mean((says[part] >= threshold)[pays[part] == sign] == sign) for sign in (True, False)]
-
-        if len(set(pays[chosen])) < 2 or len(set(pays[judged])) < 2:
-            lines.append([moment.replace("best", "best-validation"), "-", "-", f"{pays.sum()} of {len(pays)} pay"])
-            continue
-        threshold = max(np.unique(says[chosen]), key=lambda t: np.mean(balanced(t, chosen)))
-        hits, rejects = balanced(threshold, judged)
-        counts = f"{pays[judged].sum()} pay, {(~pays[judged]).sum()} do not"
-        lines.append(
-            [moment.replace("best", "best-validation"), f"{threshold:.3f}", f"{hits:.2f} / {rejects:.2f}", counts]
-        )
-    head = ["epoch", "threshold", "right of those that pay / that do not", "judged on"]
+    """Thresholds on what the path alone says, chosen on every other condition and judged on the rest."""
+    lines, chosen, judged = [], slice(0, None, 2), slice(1, None, 2)
+    for statistic in ("suspects_fitted", "fitted_against_mean"):
+        for moment in ("last", "best"):
+            says = np.array([p[statistic] for p in found])
+            pays = np.array([p[f"{TABLE} {moment}"] > 0 for p in found])
+            line = [statistic.replace("_", " "), moment.replace("best", "best-validation")]
+            if min(len(set(pays[chosen])), len(set(pays[judged]))) < 2:
+                lines.append([*line, "-", "-", f"{pays.sum()} of {len(pays)} pay"])
+                continue
+            threshold = max(np.unique(says[chosen]), key=lambda t: sum(told_right(says >= t, pays, chosen)))  # noqa: B023
+            told = " / ".join(f"{share:.2f}" for share in told_right(says >= threshold, pays, judged))
+            lines.append([*line, f"{threshold:.3f}", told, f"{pays[judged].sum()} pay, {(~pays[judged]).sum()} do not"])
+    head = ["share of samples", "epoch", "threshold", "told right: of those that pay / that do not", "judged on"]
     return (
-        "The rule: FilterKD pays when at least this share of all training samples is fitted against its mean path. "
-        "Threshold chosen on every other condition, judged on the rest:\n\n" + markdown(head, lines)
+        "The rule: FilterKD pays where this share is at least the threshold, which was chosen on every other condition:"
+        f"\n\n{markdown(head, lines)}"
     )
+
+
+def told_right(says_so, pays, part):
+    """The share told right of the conditions that pay, and of those that do not."""
+    return [np.mean(says_so[part][pays[part] == sign] == sign) for sign in (True, False)]
 
 
 def exceptions(found):
