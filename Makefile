@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 1000
 
 OLDEST := .venv-oldest
 
-.PHONY: help install demo test test-oldest faults lint bench notebooks evidence evidence-quick evidence-paper clean
+.PHONY: help install demo test test-long test-oldest faults lint bench notebooks evidence evidence-quick evidence-paper clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -35,9 +35,12 @@ demo: install  ## compare the methods on real digits with noisy labels (two minu
 		--epochs 20 --batch_size 128 --lr 0.1 --seeds 3 --path demo --overwrite
 
 # a file of tests a process; the faults apart, which start processes of their own
-test: $(VENV)/.installed-dev  ## all tests, under 10 minutes
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/faults
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/faults
+test: $(VENV)/.installed-dev  ## the tests, under 10 minutes
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not long" -n 2 --dist loadfile --ignore tests/faults
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not long" tests/faults
+
+test-long: $(VENV)/.installed-dev  ## the tests that take longer each: notebooks, documented commands, sweeps
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m long -n 2
 
 # what requirements.txt allows at least; tests need newer pytest and hypothesis than that, and get them
 $(OLDEST)/.installed: requirements.txt

@@ -136,32 +136,21 @@ def predict_images(args, settings, hardware, model, files):
 def main(argv=None):
     """Run the script; returns the folder or file it wrote."""
     args, problems = make_parser().parse_collecting(argv)
-    hardware = settings = model = dataset = files = None
-    with problems.collect():
-        hardware = choose_hardware(args)
-        hardware.apply()
-    with problems.collect():
-        settings = read_args(args.run_dir)
-        model = load_weights(
-            network_of(args.run_dir, settings), checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
-        )
-    if (args.images is None) != (args.out is None):
-        problems.add("--images FOLDER and --out FILE: each needs the other")
-    elif args.out and not Path(args.out).absolute().parent.is_dir():
-        problems.add(f"--out {args.out}: there is no folder {Path(args.out).parent}; make it first")
-    elif args.images:
-        with problems.collect():
-            files = images_below(args.images)
-    elif settings:
-        with problems.collect():
-            dataset = open_test_set(args, settings)
     problems.stop_if_any()
-
+    if (args.images is None) != (args.out is None):
+        raise errors.BadInput("--images FOLDER and --out FILE: each needs the other")
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        raise errors.BadInput(f"--out {args.out}: there is no folder {Path(args.out).parent}; make it first")
+    hardware = choose_hardware(args)
+    hardware.apply()
+    settings = read_args(args.run_dir)
+    weights = checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
+    model = load_weights(network_of(args.run_dir, settings), weights)
     hardware.place(model)
-    if files:
-        written = predict_images(args, settings, hardware, model, files)
+    if args.images:
+        written = predict_images(args, settings, hardware, model, images_below(args.images))
     else:
-        written = test(args, settings, hardware, model, dataset)
+        written = test(args, settings, hardware, model, open_test_set(args, settings))
     print(written)
     return written
 

@@ -51,8 +51,7 @@ def make_observers(args, experiment, files, run, state):
         PathBeforeUpdates(fine, batch, forward, args.fine_every),
     ]
     if args.record == "train":
-        everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the training pass of an epoch")
-        return [*observers, TrainingPath(everyone)]
+        return [*observers, TrainingPath(files.open_training(run, state))]
     everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
     return [*observers, PathAfterEpochs(everyone, loader.clean(), forward)]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors, flags
+from runs.path_recording import PathFiles, add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training.experiment import Experiment
+from training.observers import TrainingPath
 from utils import experiment_parser, run_name
 
 
@@ -19,19 +21,30 @@ def make_parser():
     flag = parser.add_argument_group("the table").add_argument
     flag("--smoothing", type=flags.open_share, default=0.05, help="weight of the newest prediction")
     flag("--filt_tau", type=flags.positive, default=1.0, help="temperature of the predictions that are averaged")
+    add_record_flag(parser, "of the teacher")
     return parser
 
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
-    experiment = Experiment(args, problems, RESULTS / args.proj_name / (args.net + run_name(args)))
+    folder = RESULTS / args.proj_name / (args.net + run_name(args))
+
+    def check(data):
+        check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.record_paths)
+
+    experiment = Experiment(args, problems, folder, check)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
 
     experiment.start()
-    run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau)
+    with PathFiles(args, experiment) as files:
+
+        def watch(run, state):
+            return [TrainingPath(files.open_training(run, state))] if args.record_paths else []
+
+        run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau, watch=watch)
     teacher = run.path.name if run.path.parent == RESULTS / "Gen_teacher" else run.path
     given = [f" --{name} {getattr(args, name)}" for name in ("net", "batch_size", "lr", "epochs") if name in args.given]
     experiment.tell_result(
@@ -39,6 +52,7 @@ def main(argv=None) -> Path | None:
         state,
         f"evaluate.py {quote(str(run.path))}",
         f"main_distill.py --teach_path {quote(str(teacher))} --teach_type table{''.join(given)}",
+        *[f"analyze_paths.py {quote(str(run.path))}"] * args.record_paths,
     )
     print(run.path)
     return run.path

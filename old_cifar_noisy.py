@@ -8,6 +8,7 @@ ESKD, its table at the end FilterKD, its table at the chosen epoch ES-FilterKD (
 """
 
 import glob
+import sys
 import time
 from pathlib import Path
 from shlex import quote
@@ -15,7 +16,9 @@ from shlex import quote
 from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
+from runs.path_recording import add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
+from sweep import run_all, starter, with_threads
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
@@ -37,6 +40,8 @@ def make_parser():
         **flags.one_of(methods.names()),
     )
     flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
+    flag("--jobs", type=flags.count, default=1, help="seeds at once, each in a process of its own")
+    flag("--only_seed", type=flags.whole, default=None, help="this seed of a run alone, as --jobs starts it")
     flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
     flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
@@ -52,6 +57,7 @@ def make_parser():
         default=None,
         help="name of the run, as --run_name (the time and the settings)",
     )
+    add_record_flag(parser, "of OHT")
     return parser
 
 
@@ -66,6 +72,8 @@ def settle(args, problems):
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = methods.with_teachers(args.methods)
+    if args.record_paths and "OHT" not in args.methods:
+        problems.add("--record_paths: records OHT's path, which is not among --methods; add it")
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings
@@ -89,33 +97,74 @@ def write_results(run, results):
         comparison.write_results(f, results)
 
 
+def train_seeds(args, argv, folder):
+    """Train what is left of each seed in a process, --jobs at once; seed_S.log and seed_S.err are what it printed."""
+    words = [sys.executable, __file__, *(word for word in argv if word != "--overwrite"), "--resume"]
+    words += ["--path", folder.name.removeprefix("run_"), "--proj_name", args.proj_name]
+    environment, failed = with_threads(args.jobs), []
+
+    def start(seed):
+        return starter([*words, "--only_seed", str(seed)], folder / f"seed_{seed}", environment)()
+
+    def finish(seed, code):
+        print(f"seed {seed}: {'done' if code == 0 else f'failed with exit code {code}'}", flush=True)
+        failed.extend([seed] if code else [])
+
+    seeds = range(args.seed, args.seed + args.seeds)
+    run_all(
+        [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")],
+        args.jobs,
+        start,
+        finish,
+    )
+    if failed:
+        raise errors.RunFailure(f"{folder}: seeds {failed} failed, see seed_{failed[0]}.err; --resume tries them again")
+
+
+def train_seed(experiment, seed, folder):
+    """Yield (row of results.csv, test accuracies by epoch, whether it had been done before) of each method."""
+    of_seed = experiment if seed == experiment.args.seed else experiment.with_seed(seed).start()
+    for method in experiment.args.methods:
+        done = methods.read_result(folder / f"seed_{seed}" / method, of_seed.args)
+        result = done or methods.train_method(method, of_seed, folder)
+        print(comparison.progress_line(result["row"]), flush=True)
+        yield result["row"], result["test_acc"], bool(done)
+
+
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
     args, problems = make_parser().parse_collecting(argv)
     folder = settle(args, problems)
-    experiment = Experiment(args, problems, folder)
+
+    def check(data):
+        check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds * args.record_paths)
+
+    experiment = Experiment(args, problems, folder, check)
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
 
     experiment.start()
+    if args.only_seed is not None:
+        list(train_seed(experiment, args.only_seed, folder))
+        return folder
     results, curves = [], {method: [] for method in args.methods}
     with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
+        if args.jobs > 1:
+            train_seeds(args, sys.argv[1:] if argv is None else argv, folder)
+            args.resume = True  # what they did is read
         for seed in range(args.seed, args.seed + args.seeds):
-            of_seed = experiment if seed == args.seed else experiment.with_seed(seed).start()
-            for method in args.methods:
-                done = methods.read_result(folder / f"seed_{seed}" / method, args)
-                result = done or methods.train_method(method, of_seed, folder)
-                row = result["row"]
+            for row, accuracies, done in train_seed(experiment, seed, folder):
                 results.append(row)
-                curves[method].append(result["test_acc"])
-                print(comparison.progress_line(row), flush=True)
+                curves[row["method"]].append(accuracies)
                 if not done:
                     write_results(whole, results)
         write_results(whole, results)
         print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]
     print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
+    if args.record_paths:
+        print(f"next: python analyze_paths.py {quote(str(one.with_name('OHT')))}, or another seed's")
     print(folder)
     return folder
 

@@ -12,10 +12,15 @@ A grid file names the script, the flags that all its runs have, and lists of val
     [grid]               # or several [[grid]]: the combinations of each
     ny_ratio = [0.2, 0.4]
     seed = [1, 2, 3]
+    [slurm]              # for --executor slurm, if you like: parameters of submitit's AutoExecutor
+    timeout_min = 600
+    gpus_per_node = 1
+    slurm_partition = "gpu"
 
-Runs are processes, as many at once as there are cores. Stopped, the same command goes on: what is in the CSV file is
-done, what was begun is resumed. The rows are those of results.csv (last epoch, the one that validation chose, the best
-test epoch), of any script's runs.
+Runs are processes, as many at once as there are cores, or with --executor slurm jobs of Slurm (submitit). The command
+waits for them and adds each finished run to the CSV file. Stopped, it ends them; the same command resumes: what is in
+the CSV file is done, what was begun goes on from its last checkpoint. The rows are those of results.csv (last epoch,
+best-validation epoch, best test epoch), of any script's runs.
 """
 
 import csv
@@ -60,7 +65,13 @@ def make_parser():
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run: the grid's file; table: folders of runs")
     flag = parser.add_argument
     flag("--csv", default=None, metavar="FILE", help="the rows, with all settings (of a grid: raw/GRID.csv beside it)")
-    flag("--jobs", type=count, default=None, help="run: processes at once (as many as cores; on a GPU one)")
+    flag("--jobs", type=count, default=None, help="run: at once (as many as cores; on a GPU one; on Slurm all)")
+    flag(
+        "--executor",
+        default=None,
+        help="run: as jobs of submitit, on Slurm or (local) on this machine; it must be installed",
+        **one_of(["slurm", "local"]),
+    )
     return parser
 
 
@@ -158,15 +169,18 @@ def command(script, flags):
 
 
 def read_grid(file):
-    """(script, {name of a run: its flags}) of a grid's file; BadInput when it is none."""
+    """(script, {name of a run: its flags}, parameters of submitit) of a grid's file; BadInput when it is none."""
     try:
         grid = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise BadInput(f"{file}: cannot be read as a grid ({problem}); --help shows one") from None
-    script, fixed, grids = (grid.get(name) for name in ("script", "flags", "grid"))
+    parts = ("script", "flags", "grid", "slurm")
+    script, fixed, grids, slurm = map(grid.get, parts)
     grids = grids if isinstance(grids, list) else [grids]
-    if grid.keys() - {"script", "flags", "grid"} or not isinstance(script, str) or not (ROOT / script).is_file():
-        raise BadInput(f"{file}: expected script (one of this folder), [flags] and [grid]; found {', '.join(grid)}")
+    if grid.keys() - set(parts) or not isinstance(script, str) or not (ROOT / script).is_file():
+        raise BadInput(
+            f"{file}: expected script (one of this folder), [flags], [grid], [slurm]; found {', '.join(grid)}"
+        )
     if not all(isinstance(part, dict) and all(isinstance(v, list) for v in part.values()) for part in grids):
         raise BadInput(f"{file}: [grid] must have a list of values for each flag")
     runs, own = {}, {"run_name", "path", "resume", "overwrite"}
@@ -177,20 +191,23 @@ def read_grid(file):
             chosen = dict(zip(part, values, strict=True))
             name = "_".join([file.stem, *(f"{flag}{_in_a_name(value)}" for flag, value in chosen.items())])
             runs[name] = {**(fixed or {}), **chosen}
-    return script, runs
+    return script, runs, slurm or {}
 
 
 def _in_a_name(value):
     return re.sub(r"[^\w.+-]+", "-", str(value))
 
 
-def run_grid(file, out=None, jobs=None):
-    """Run what of a grid is not in the CSV file yet; returns that file."""
+def run_grid(file, out=None, jobs: int | None = None, executor: str | None = None) -> Path:
+    """Run what of a grid is not in the CSV file yet; returns that file. executor: None, "slurm" or "local"."""
     file = Path(file)
-    script, runs = read_grid(file)
-    out, logs = Path(out or file.parent / "raw" / f"{file.stem}.csv"), RESULTS / f"sweep_{file.stem}"
-    jobs = jobs or (usable_cpus() if pick_device("auto").type == "cpu" else 1)
-    environment = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), **os.environ}
+    script, runs, parameters = read_grid(file)
+    out, logs = Path(out or file.parent / "raw" / f"{file.stem}.csv"), (RESULTS / f"sweep_{file.stem}").resolve()
+    if executor == "slurm":
+        jobs, environment, here = jobs or len(runs), None, ["--device", "auto", "--amp", "auto"]  # no GPU here, perhaps
+    else:
+        jobs, here = jobs or (usable_cpus() if pick_device("auto").type == "cpu" else 1), []
+        environment = with_threads(jobs)
     rows = read_rows(out)
     done = {row["run"]: row["command"] for row in rows if row["run"] in runs}
     if other := next((name for name in done if done[name] != command(script, runs[name])), None):
@@ -202,9 +219,8 @@ def run_grid(file, out=None, jobs=None):
         return [sys.executable, str(ROOT / script), *as_flags(runs[name]), "--run_name", name, "--resume"]
 
     def start(name):
-        with open(logs / f"{name}.log", "w") as log, open(logs / f"{name}.err", "w") as err:
-            # in a session of its own: Ctrl-C reaches it once, by run_all()
-            return subprocess.Popen(words(name), stdout=log, stderr=err, env=environment, start_new_session=True)
+        starting = starter(words(name), logs / name, environment)
+        return submit(starting) if executor else starting()
 
     def finish(name, code):
         if code == 0:
@@ -216,9 +232,11 @@ def run_grid(file, out=None, jobs=None):
         print(f"{name}: {'done' if code == 0 else f'failed with exit code {code}, see {logs / name}.err'}", flush=True)
 
     if waiting:  # a mistake in the flags is told once, by the script itself, before anything is written
-        checked = subprocess.run([*words(waiting[0]), "--check"], capture_output=True, text=True, env=environment)
+        check = [*words(waiting[0]), "--check", *here]
+        checked = subprocess.run(check, capture_output=True, text=True, env=environment)
         if checked.returncode:
             raise BadInput(*(line.removeprefix("error: ") for line in checked.stderr.splitlines()))
+        submit = executor and submitter(executor, logs / "submitit", parameters)
         logs.mkdir(parents=True, exist_ok=True)
     run_all(waiting, jobs, start, finish)
     if failed:
@@ -226,8 +244,67 @@ def run_grid(file, out=None, jobs=None):
     return out
 
 
-def run_all(waiting, jobs, start, finish):
-    """start(name) -> process, for each name, `jobs` at once; finish(name, exit code). Interrupted, all save and end."""
+def with_threads(jobs: int) -> dict:
+    """The environment of processes of which so many share this machine's cores."""
+    return {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), **os.environ}
+
+
+def starter(words: list[str], log: Path, environment: dict | None):
+    """A function that starts a process with its output in log.log and log.err; it can be pickled and sent elsewhere."""
+    where = os.getcwd()
+
+    def start():
+        with open(f"{log}.log", "w") as out, open(f"{log}.err", "w") as err:
+            # in a session of its own: Ctrl-C reaches it once, by run_all()
+            return subprocess.Popen(words, stdout=out, stderr=err, env=environment, cwd=where, start_new_session=True)
+
+    return start
+
+
+def submitter(cluster: str, folder: Path, parameters: dict):
+    """submit(starting) -> Job, by submitit. folder: for its files. BadInput where it or the cluster is not there."""
+    try:
+        import submitit
+
+        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(**{"timeout_min": 24 * 60, **parameters})
+    except (ImportError, RuntimeError, NameError, ValueError, AssertionError) as found:
+        reason = str(found).splitlines()[0]
+        raise BadInput(f"--executor {cluster}: {reason}; it takes pip install submitit and a valid [slurm]") from None
+
+    def submit(starting):
+        def work():
+            process = starting()
+            try:
+                return process.wait()
+            finally:
+                process.terminate()
+
+        return Job(executor.submit(work))
+
+    return submit
+
+
+class Job:
+    """A job of submitit in the words of a process."""
+
+    def __init__(self, job):
+        self.job, self.returncode = job, None
+
+    def poll(self):
+        if self.job.done():
+            self.returncode = 1 if self.job.exception() else self.job.result()
+        return self.returncode
+
+    def terminate(self):
+        self.job.cancel()
+
+    def wait(self):
+        self.job.wait()
+
+
+def run_all(waiting, jobs: int, start, finish):
+    """start(name) -> process or Job, for each name, `jobs` at once; finish(name, exit code). Interrupted, all end."""
     waiting, running = list(waiting), {}
     try:
         while waiting or running:
@@ -253,7 +330,7 @@ def main(argv=None):
     if args.action == "table":
         table(args.paths, args.csv)
     else:
-        print(run_grid(args.paths[0], args.csv, args.jobs))
+        print(run_grid(args.paths[0], args.csv, args.jobs, args.executor))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An epoch's work the way the published code does it, beside the product's: what the redesign saves.
+"""An epoch's work the way the published code does it, relative to ours.
 
 Images one by one through PIL and torchvision transforms, in four workers; float32, NCHW; the table and the calibration
 error row by row in Python; torch's own SGD; the training set run through the network a second time, augmented, for its
@@ -7,19 +7,16 @@ accuracy.
 
 import warnings
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.side_by_side import Race, Ratio, most_calls
-from benchmarks.workload import Product
+from benchmarks.side_by_side import Race, Ratio
+from benchmarks.workload import Ours
 from common.hardware import native_bfloat16
 from models import build_model
-from paths.recorder import PathRecorder
-from training.observers import TrainingPath
 
 WORKERS = 4
 
@@ -61,16 +58,10 @@ def calibration_error(confidence, correct, n_bins=10):
     return sum(abs(right[b] - confident[b]) for b in range(n_bins)) / sum(count)
 
 
-def record_rows(path, step, idx, prob):
-    """Predictions into a float64 path (N, T, K), a row at a time."""
-    for i, p in zip(idx, prob, strict=True):
-        path[int(i), step] = p.cpu().numpy()
-
-
 class PublishedStyle:
-    """The epoch, as many updates long as the experiment's. num_steps: of a path to record, 0: none."""
+    """The epoch, as many updates long as the experiment's."""
 
-    def __init__(self, experiment, workers, num_steps=0):
+    def __init__(self, experiment, workers):
         data, args = experiment.data, experiment.args
         rows, split = data.train_idx, data.dataset.train
         images = Images(split.images.cpu().numpy()[rows], data.ny[rows], rows, data.dataset.mean, data.dataset.std)
@@ -84,8 +75,6 @@ class PublishedStyle:
             self.model.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay
         )
         self.table = torch.zeros(len(data.y), data.dataset.num_classes, device=self.device)
-        self.path = np.zeros((len(data.y), num_steps, data.dataset.num_classes))
-        self.step = 0
 
     def epoch(self):
         self.model.train()
@@ -97,9 +86,6 @@ class PublishedStyle:
             self.optimizer.step()
             prob = logits.detach().softmax(1)
             update_rows(self.table, idx, prob, self.smoothing)
-            if self.path.shape[1]:
-                record_rows(self.path, self.step, idx, prob)
-        self.step += 1
         self.figures()
 
     @torch.no_grad()
@@ -121,18 +107,8 @@ def races(work):
     for net, steps, turns in (("smallcnn", 8, 3), ("resnet18", 2, 2)):
         if net not in work.nets:
             continue
-        turns, goal = work.turns(turns), 3.0 if native_bfloat16(work.device) else 1.4
-        experiment = work.experiment(net, work.steps(net, on_cpu=steps))
-        contenders = {"product": Product(experiment), "published": PublishedStyle(experiment, workers)}
-        ratios = [Ratio(f"{net}: published style / product", "published", "product", goal, more_is_better=True)]
-        num_steps = most_calls(turns)
-        shape = (len(experiment.data.y), num_steps, experiment.dataset.num_classes)
-        with PathRecorder(work.folder / f"published_{net}.npy", *shape) as recorder:
-            if net == "smallcnn":
-                contenders["product with paths"] = Product(experiment, [TrainingPath(recorder)])
-                contenders["published with paths"] = PublishedStyle(experiment, workers, num_steps)
-                both = "published with paths", "product with paths"
-                name = f"{net}: published style / product, with paths"
-                ratios.append(Ratio(name, *both, goal, more_is_better=True))
-            epochs = {name: contender.epoch for name, contender in contenders.items()}
-            yield Race(epochs, ratios, turns, seconds=work.seconds(45))
+        goal = 3.0 if native_bfloat16(work.device) else 1.4
+        experiment = work.experiment(net, work.steps(on_cpu=steps))
+        contenders = {"ours": Ours(experiment).epoch, "published": PublishedStyle(experiment, workers).epoch}
+        ratio = Ratio(f"{net}: published style / ours", "published", "ours", goal, more_is_better=True)
+        yield Race(contenders, [ratio], work.turns(turns), seconds=work.seconds(45))

@@ -1,4 +1,4 @@
-"""What the sections of the benchmark share: sizes, made-up data, the product's training and a bare loop beside it."""
+"""What the sections of the benchmark share: sizes, made-up data, our training and a bare loop."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import Problems
 from common.hardware import Hardware
@@ -56,9 +57,9 @@ class Workload:
         """For which a race goes on, where that is more turns: a fast machine's turns are short, and noisier."""
         return 0 if self.quick else usual
 
-    def steps(self, net, on_cpu):
+    def steps(self, on_cpu):
         """Updates a turn: on_cpu of them, or a whole epoch of CIFAR-10 on a GPU, where all that an epoch costs once
-        would weigh too much beside a few fast steps."""
+        would weigh too much against a few fast steps."""
         if self.quick:
             return 2
         return on_cpu if self.device.type == "cpu" else 180
@@ -77,19 +78,15 @@ class Workload:
 
     def experiment(self, net, num_steps):
         """A started Experiment of main_gen_teacher.py whose epochs have num_steps updates; its table has all rows."""
-        return self.start(self.flags(net, num_steps))
-
-    def start(self, flags):
-        """A started Experiment of main_gen_teacher.py."""
-        problems = Problems()
+        problems, flags = Problems(), self.flags(net, num_steps)
         experiment = Experiment(make_parser().parse_args(flags), problems, self.folder / "unused")
         problems.stop_if_any()
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
 
 
-class Product:
-    """The product's own training, wired as Experiment.train() does it; evaluation and saving apart. A call of epoch()
+class Ours:
+    """Our own training, wired as Experiment.train() does it; evaluation and saving apart. A call of epoch()
     is an epoch of the experiment's few updates, with what an epoch costs at its start and end.
 
     more: further observers. target, loss: those of main_gen_teacher.py where not given.
@@ -128,3 +125,25 @@ class Bare:
             self.optimizer.zero_grad(set_to_none=True)
             value.backward()
             self.optimizer.step()
+
+
+class Operations(TorchDispatchMode):
+    """number: of PyTorch's operations while the block runs, but for views of memory, which cost a device nothing."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += not any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        return func(*args, **(kwargs or {}))
+
+
+def operations_of_an_update(work, net, kind):
+    """What an update of kind, Ours or Bare, hands to the device: what an epoch of six has more than one of three."""
+    found = []
+    for steps in (3, 6):
+        contender = kind(work.experiment(net, steps))
+        contender.epoch()  # the table's first visits, the optimiser's first step
+        with Operations() as counted:
+            contender.epoch()
+        found.append(counted.number)
+    return (found[1] - found[0]) / 3

@@ -5,8 +5,10 @@ from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
 from comparison import results as comparison
+from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
 ELSEWHERE = 1_000_000  # what is added to a seed for another start
@@ -40,6 +42,11 @@ def make_target(method, args, experiment, seed_folder, own_table):
     return method.make(given)
 
 
+def all_done(names, seed_folder) -> bool:
+    """Whether all these methods of a seed are done."""
+    return all((seed_folder / name / RESULT).is_file() for name in names)
+
+
 def read_result(folder, args):
     """What train_on() returned when the run that is resumed had it done, or None."""
     file = folder / RESULT
@@ -52,12 +59,22 @@ def train_method(name, experiment, folder):
     method, table = METHODS[name], experiment.new_table()
     target = make_target(method, args, experiment, seed_folder, table)
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
-    log_file = folder / f"{method.log_name or name}.txt"
+    logs = folder if args.only_seed is None else seed_folder  # several processes would write among each other
+    logs.mkdir(exist_ok=True)
+    log_file = logs / f"{method.log_name or name}.txt"
     if args.start == "other" and method.is_taught:
         experiment = elsewhere(experiment)
-    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
+    with (
+        naming(log_file),
+        open(log_file, "a", encoding="utf-8", buffering=1) as log,
+        PathFiles(args, experiment) as files,
+    ):
+
+        def watch(run, state):
+            return [TrainingPath(files.open_training(run, state))] if args.record_paths and name == "OHT" else []
+
         print(f"{name}, seed {args.seed}", file=log)
-        settings = dict(table=table, temperature=args.temp, log=partial(print, file=log))
+        settings = dict(table=table, temperature=args.temp, watch=watch, log=partial(print, file=log))
         result = train_on(target, loss, experiment, seed_folder / name, args.seed, **settings)
         if isinstance(target, TeacherTable):
             print(f"{target.count_unvisited(experiment.data.train_idx)} training samples without a row", file=log)

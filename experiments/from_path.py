@@ -157,9 +157,7 @@ def train(name, experiment, folder):
     with PathFiles(args, experiment) as files:
         if name == "OHT":
             target, where = OneHot(experiment.dataset.num_classes), experiment
-            settings["watch"] = lambda run, state: [
-                TrainingPath(files.open(run, state, PATH, args.epochs, "the training pass of an epoch"))
-            ]
+            settings["watch"] = lambda run, state: [TrainingPath(files.open_training(run, state))]
         else:
             taught = Taught(experiment, oht_folder)
             target, where = taught.target(name), methods.elsewhere(experiment) if args.start == "other" else experiment

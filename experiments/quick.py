@@ -28,7 +28,7 @@ def shrunk(flags):
 
 def rows_of_grid(file):
     """The rows of a grid's first runs, shrunk; they run below the current folder."""
-    script, runs = sweep.read_grid(file)
+    script, runs, *_ = sweep.read_grid(file)
     main, rows = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, []
     for name in list(runs)[: 2 if file.stem == "start" else 1]:
         flags = shrunk(runs[name])

@@ -8,7 +8,6 @@ from torch import nn
 from common.errors import BadInput
 from models.dla import SimpleDLA
 from models.efficientnet import efficientb3
-from models.layers import NORMS
 from models.mobilenet import mobile
 from models.preact_resnet import PreActResNet18
 from models.resnet import resnet18, resnet34, resnet50
@@ -80,39 +79,23 @@ def build_model(
 
 
 def check_net(name, image_size, *, channels=3, width=1, norm="batch", pretrained=False, flag="--net"):
-    """Raise BadInput, one message a mistake, where build_model could not build this.
+    """BadInput, the first mistake, where build_model could not build this.
 
-    flag: what the messages call the network's flag, such as --teach_net.
+    flag: what the message calls the network's flag, such as --teach_net.
     """
     if name not in NETS:
         raise BadInput(f"{flag} {name}: unknown network; choose one of {', '.join(NETS)}")
-    net, problems = NETS[name], []
-
-    def those(fit):  # the networks to choose instead
-        return ", ".join(other for other in NETS if fit(NETS[other]))
-
+    net = NETS[name]
     if image_size < net.smallest:
-        other = next(other for other in NETS if NETS[other].smallest <= image_size)
-        problems.append(
+        raise BadInput(
             f"{flag} {name}: needs images of {net.smallest} pixels or more, these have {image_size}; "
-            f"choose another net, such as {other}"
+            "choose another net, such as resnet18"
         )
-    if width < 1 or width != int(width):
-        problems.append(f"--width {width}: give a whole number, 1 or more")
-    elif width != 1 and "width" not in net.options:
-        able = those(lambda other: "width" in other.options)
-        problems.append(f"--width {width}: {name} has one width only; leave it out, or choose {able}")
-    if norm not in NORMS:
-        problems.append(f"--norm {norm}: unknown; choose {' or '.join(NORMS)}")
-    elif norm != "batch" and "norm" not in net.options:
-        able = those(lambda other: "norm" in other.options)
-        problems.append(f"--norm {norm}: {name} has BatchNorm only; leave it out, or choose one of {able}")
+    if width != 1 and "width" not in net.options:
+        raise BadInput(f"--width {width}: {name} has one width only; leave it out, or choose smallcnn")
+    if norm != "batch" and "norm" not in net.options:
+        raise BadInput(f"--norm {norm}: {name} has BatchNorm only; leave it out, or choose smallcnn or a ResNet")
     if pretrained and not net.pretrained:
-        able = those(lambda other: other.pretrained)
-        problems.append(f"--pretrained: no weights are published for {name}; choose one of {able}")
-    elif pretrained and norm == "group":
-        problems.append("--pretrained: the published weights are for BatchNorm, not --norm group; drop one")
-    if pretrained and channels not in (1, 3):
-        problems.append(f"--pretrained: takes grey or colour images, these have {channels} channels; drop it")
-    if problems:
-        raise BadInput(*problems)
+        raise BadInput(f"--pretrained: no weights are published for {name}; leave it out, or choose resnet18")
+    if pretrained and (norm == "group" or channels not in (1, 3)):
+        raise BadInput("--pretrained: the weights are for BatchNorm and for grey or colour images; leave it out")

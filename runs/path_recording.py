@@ -1,4 +1,4 @@
-"""What the two scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
+"""What scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
 
 import contextlib
 import shutil
@@ -25,8 +25,23 @@ def add_path_flags(parser, fine_every, fine_samples):
         "--fine_every", type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
     )
     flag("--fine_samples", type=flags.count, default=None, help=f"fixed samples to follow ({fine_samples})")
-    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
+    _add_path_dtype(flag)
     return flag
+
+
+def add_record_flag(parser, whose):
+    """--record_paths, --path_dtype: for scripts that have something else to do."""
+    flag = parser.add_argument_group("the paths").add_argument
+    flag(
+        "--record_paths",
+        action="store_true",
+        help=f"also record PATH_TRAIN_COARSE, as main_gen_path.py does, {whose}; for analyze_paths.py",
+    )
+    _add_path_dtype(flag)
+
+
+def _add_path_dtype(flag):
+    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
 
 
 def check_path_flags(args, data, folder, shapes):
@@ -34,18 +49,19 @@ def check_path_flags(args, data, folder, shapes):
 
     shapes: the (samples, steps) of each array.
     """
-    if (args.fine_samples or 0) > len(data.train_idx):
+    if (getattr(args, "fine_samples", None) or 0) > len(data.train_idx):
         raise errors.BadInput(
             f"--fine_samples {args.fine_samples}: there are {len(data.train_idx)} training samples; give at most that"
         )
     needed = sum(n * t for n, t in shapes) * data.dataset.num_classes * np.dtype(args.path_dtype).itemsize
-    there = sum(file.stat().st_blocks * 512 for file in Path(folder).glob("PATH_*.npy"))  # of the run resumed, replaced
+    there = sum(file.stat().st_blocks * 512 for file in Path(folder).rglob("PATH_*.npy"))  # of the run before
     place = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.is_dir())
     free = shutil.disk_usage(place).free + there
     if needed > free:
+        or_less = "a larger --fine_every, a smaller --fine_samples, or " if hasattr(args, "fine_every") else ""
         raise errors.BadInput(
-            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give a "
-            "larger --fine_every, a smaller --fine_samples, or --path_dtype float16"
+            f"{folder}: the paths need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free there; make room, or give "
+            f"{or_less}--path_dtype float16"
         )
 
 
@@ -97,6 +113,10 @@ class PathFiles:
             raise errors.BadInput(str(problem)) from None
         state.recorders[name] = self._stack.enter_context(recorder)
         return recorder
+
+    def open_training(self, run, state):
+        """open() for PATH_TRAIN_COARSE, every training sample in each epoch's training pass."""
+        return self.open(run, state, "PATH_TRAIN_COARSE", self.args.epochs, "the training pass of an epoch")
 
     def open_fine(self, run, state, name, rows, loader):
         """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""

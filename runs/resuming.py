@@ -12,7 +12,7 @@ from runs.lock import check_unlocked
 # Flags that may differ from the run's: they change nothing of what is learned, say where things lie now (what the
 # files hold is compared instead), or are compared elsewhere.
 FREE = set(
-    "resume overwrite check save_every save_minutes num_work wandb proj_name run_name path "
+    "resume overwrite check jobs only_seed save_every save_minutes num_work wandb proj_name run_name path "
     "data_dir human_probs teach_path true_probs ny_file device amp compile epochs".split()
 )
 MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
@@ -49,7 +49,8 @@ def take_over(args, folder, problems):
     with problems.collect():
         if not has_progress(folder):
             return None
-        check_unlocked(folder)
+        if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
+            check_unlocked(folder)
         saved = read_json(check_intact(folder / "args.json"))
         environment = read_environment(folder)
         for name, ours in list(vars(args).items()):

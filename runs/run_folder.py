@@ -68,7 +68,8 @@ RESOLVED = (
 
 def check_free(path, args):
     """BadInput when the folder already holds something, unless it is a run and --overwrite or --resume is given."""
-    check_unlocked(path)
+    if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
+        check_unlocked(path)
     _check_content(Path(path), args)
 
 

@@ -104,7 +104,7 @@ def test_the_confusion_of_classes_with_odd_names_is_drawn(tmp_path):
         (["--images", "."], "--out"),
         (["--images", "/nowhere", "--out", "x.csv"], "/nowhere"),
         (["--amp", "fp8"], "--amp fp8"),
-        (["--images", ".", "--out", "nowhere/p.csv"], "no folder nowhere"),
+        (["--images", ".", "--out", "nowhere/p.csv"], "--out nowhere"),
         (["--checkpoint", "last"], "best_acc, best_loss, epoch_1"),
     ],
 )

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+import analyze_paths
 import main_gen_path
+import main_gen_teacher
+import old_cifar_noisy
 from common.errors import BadInput
 from data.seeds import with_weight_seed
 from runs.run_folder import network_of, read_args
@@ -61,6 +64,27 @@ def test_every_sample_trained_on_is_followed_and_no_other(runs):
         total = path(runs[record], "PATH_TRAIN_COARSE").sum(2)
         np.testing.assert_allclose(total[followed], 1, atol=1e-5)
         assert not total[~followed].any()
+
+
+def test_a_teacher_and_oht_of_a_comparison_record_the_same_path_on_the_side(runs, quick, workplace, monkeypatch):
+    """And are analysed by their folders, too. Methods that OHT teaches record none."""
+    monkeypatch.setattr(analyze_paths, "draw", lambda *all_of_them: None)
+    flags = [*FLAGS, "--seed", 1, "--valid_size", 0, "--record_paths", "--path_dtype", "float32"]
+    teacher = main_gen_teacher.main(quick(*flags))
+    compared = old_cifar_noisy.main(quick(*flags, "--methods", "OHT", "ES-FilterKD", "--seeds", 2, "--path", "both"))
+    expected = path(runs["train"], "PATH_TRAIN_COARSE")
+    np.testing.assert_array_equal(path(teacher, "PATH_TRAIN_COARSE"), expected)
+    # whose loss has another factor, so that the paths part after the first update
+    first = path(compared / "seed_1" / "OHT", "PATH_TRAIN_COARSE")
+    assert first.shape == expected.shape and (first.any(2) == expected.any(2)).all()
+    assert (first[:, 0] == expected[:, 0]).all(1)[expected[:, 0].any(1)].sum() == 48
+    recorded = sorted(str(file.relative_to(compared).parent) for file in compared.rglob("PATH_*.npy"))
+    assert recorded == ["seed_1/OHT", "seed_2/OHT"]
+    for folder in (teacher, compared / "seed_2" / "OHT"):
+        out = analyze_paths.main([str(folder)])
+        assert len((out / "suspects.csv").read_text().splitlines()) == 201
+    with pytest.raises(BadInput, match="--record_paths.*OHT"):
+        old_cifar_noisy.main(quick("--methods", "LS", "--record_paths"))
 
 
 def test_nothing_is_selected(runs):

@@ -11,8 +11,6 @@ from tests.faults import processes, runs
 from tests.faults.chain import CHAIN
 
 STARTS = {"fresh": [], "with --overwrite": ["--overwrite"], "with --resume": ["--resume"]}
-# What one may find that looks just while another begins
-TOO_LATE = {"fresh": ["is not empty"], "with --overwrite": ["no args.json"], "with --resume": []}
 SCRIPT = "main_gen_path"  # which writes arrays in place, too
 
 
@@ -69,7 +67,6 @@ def test_of_several_processes_started_at_once_in_a_folder_one_runs(start, number
         if code:
             (line,) = output.splitlines()[-1:]
             assert line.startswith(f"error: {runs.PATHS}: ") and "Traceback" not in output
-            assert any(words in line for words in ("another process is writing there", *TOO_LATE[start])), line
     assert runs.differs(SCRIPT, undisturbed[0], tmp_path) == []
     ENDED.append(number)
     tell("concurrent starts", f"{sum(ENDED)} processes in {len(ENDED)} folders: one ran in each, as if it were alone")

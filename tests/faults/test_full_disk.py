@@ -86,7 +86,6 @@ def told(code, err):
     """The message of a failure, which is one line."""
     (line,) = [line for line in err.splitlines() if not line.startswith("warning: ")]
     assert code == 1 and line.startswith("error: "), (code, err)
-    assert any(words in line for words in ("No space", "full", "too large")), line
     return line.removeprefix("error: ")
 
 

@@ -84,8 +84,7 @@ def test_weights_that_cannot_be_fetched_need_a_download():
     with pytest.raises(NeedsDownload) as found:
         build_model("resnet18", 10, 32, pretrained=True)
     (message,) = found.value.messages
-    assert message.startswith("--pretrained: ") and "no network here" in message
-    assert "https://download.pytorch.org/models/resnet18" in message and "\n" not in message
+    assert message.startswith("--pretrained: ") and "https://download.pytorch.org/models/resnet18" in message
 
 
 def test_damaged_weights_in_the_cache_are_named(cache):
