@@ -112,7 +112,7 @@ class TrueDistribution:
 
 
 class TopTwo:
-    """PLL: one half on each of the teacher's two largest outputs (Jeong and Chung 2025, 2402.10482, section 5)."""
+    """PLL: one half on each of the teacher's two largest outputs (Jeong and Chung 2025, 2402.10482)."""
 
     def __init__(self, teacher, forward=None):
         self.teacher = TeacherNetwork(teacher, 1.0, forward)
@@ -155,7 +155,7 @@ class OwnAverage:
 
 
 class SelfCorrected(OwnAverage):
-    """SELC: t = keep * t + (1 - keep) * prediction, from t = label on (Lu and He 2022, 2205.01156, equation 4)."""
+    """SELC: t = keep * t + (1 - keep) * prediction, from t = label on (Lu and He 2022, 2205.01156, section 3)."""
 
     def __call__(self, x, label, idx, logits):
         rows = self.renewed(idx, logits)
@@ -164,7 +164,7 @@ class SelfCorrected(OwnAverage):
 
 class SelfAdaptive(SelfCorrected):
     """SAT: SELC's target, each row times its largest entry, scaled to a batch mean of 1 (Huang et al. 2020, 2002.10319,
-    equation 4 and algorithm 1). Rows do not sum to 1: the sum is the sample's weight, so its loss is linear_loss."""
+    algorithm 1). Rows do not sum to 1: the sum is the sample's weight, so its loss is linear_loss."""
 
     def __call__(self, x, label, idx, logits):
         target = super().__call__(x, label, idx, logits)
@@ -174,7 +174,7 @@ class SelfAdaptive(SelfCorrected):
 
 class OwnPast(OwnAverage):
     """PS-KD: (1 - a) label + a * the prediction at the last visit, a = most * (epoch + 1) / epochs (Kim et al. 2021,
-    2006.12000, equations 4 and 5). At the first visit the label alone."""
+    2006.12000, section 3). At the first visit the label alone."""
 
     def __init__(self, given, most):
         super().__init__(given, keep=0.0)
