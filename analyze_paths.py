@@ -5,7 +5,7 @@
     python analyze_paths.py PATH.npy --labels LABELS.npy --images FOLDER --out DIR
 
 Reads a run folder with PATH_TRAIN_COARSE.npy or PATH_ALL_COARSE.npy, or anybody's (samples, steps, classes) array.
-Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations and report.html.
+Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations, report.html and player.html.
 """
 
 import shutil
@@ -20,6 +20,7 @@ from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.loose_files import open_files
+from paths.player import write_player
 from runs.recorded_run import PATHS, open_run
 from runs.run_folder import RESULTS
 
@@ -28,7 +29,7 @@ PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
 MOST_LISTED = 20  # runs
 # What an analysis writes, and what a new one may replace
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
-OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html"}
+OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html", "player.html"}
 
 indices = flags.value(
     "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
@@ -132,8 +133,9 @@ def write_all(analysis, other, args, out):
     write_tables(analysis, out, distances)
     tell("pictures and animations")
     draw(analysis, out, distances, label_distances)
-    tell("report.html")
+    tell("report.html and player.html")
     write_page(analysis, out)
+    write_player(analysis, out / "player.html")
     if args.idx:
         draw_chosen(analysis, args.idx, out)
     if other:
@@ -173,7 +175,7 @@ def main(argv=None) -> Path:
         write_all(analysis, other, args, Path(partial))
         replace(out, Path(partial))
     print(analysis.summary())
-    print(f"open {out / 'report.html'} in a browser to check the suspects")
+    print(f"open {out / 'report.html'} in a browser to check the suspects, {out / 'player.html'} to watch the paths")
     print(out)
     return out
 

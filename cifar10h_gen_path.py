@@ -21,6 +21,7 @@ from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fix
 from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathBeforeEpochs, PathBeforeUpdates
 from utils import experiment_parser, run_name
@@ -128,4 +129,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

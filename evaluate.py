@@ -50,7 +50,7 @@ def make_parser():
     return parser
 
 
-def choose_hardware(args):
+def choose_hardware(args) -> Hardware:
     """Hardware by --device and --amp; for --amp auto, where the run's folder says so, in the run's precision."""
     run_dir, amp = Path(args.run_dir), args.amp
     if amp == "auto" and (run_dir / "environment.json").is_file():
@@ -74,7 +74,7 @@ def open_test_set(args, settings):
     return dataset
 
 
-def test(args, settings, hardware, model, dataset):
+def test(args, settings: dict, hardware: Hardware, model, dataset) -> Path:
     """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
     settings = Namespace(**{**settings, "device": args.device})
     logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset))
@@ -94,7 +94,7 @@ def test(args, settings, hardware, model, dataset):
     return out
 
 
-def images_below(folder):
+def images_below(folder: str) -> list[str]:
     """The images below a folder, sorted, as paths relative to it. BadInput when there are none."""
     if not Path(folder).is_dir():
         raise errors.BadInput(f"--images {folder}: there is no such folder")
@@ -106,7 +106,7 @@ def images_below(folder):
     return files
 
 
-def predict_images(args, settings, hardware, model, files):
+def predict_images(args, settings: dict, hardware: Hardware, model, files: list[str]) -> Path:
     """Predict the images and write a CSV: file, label, name, confidence, and each class's probability."""
     resolved = settings["resolved"]
     images = FolderImages(Path(args.images), files, resolved["image_size"], resolved["channels"])
@@ -133,7 +133,7 @@ def predict_images(args, settings, hardware, model, files):
     return Path(args.out)
 
 
-def main(argv=None):
+def main(argv=None) -> Path:
     """Run the script; returns the folder or file it wrote."""
     args, problems = make_parser().parse_collecting(argv)
     problems.stop_if_any()

@@ -16,8 +16,10 @@ from common.files import sha256_of
 from models import NETS
 from runs.run_folder import RESULTS
 from runs.teacher import Teacher
+from supervision import tables
 from supervision.table import read_distributions
 from supervision.targets import Given, TeacherTable, teach_types
+from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
@@ -48,6 +50,7 @@ def make_parser():
         default=0.05,
         help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
     )
+    flag("--table", **tables.FLAG)
     return parser
 
 
@@ -74,7 +77,7 @@ def read_teacher(args, method, teacher, experiment):
     if method.teacher == "net":
         return teacher.read_network(args, dataset, args.teach_net)
     if method.teacher == "table":
-        return teacher.read_table(dataset).values.to(device)
+        return teacher.read_table(dataset, args.table == "sharded").to(device)
     if method.teacher == "truth":
         return read_true_probs(args, dataset).to(device)
     return experiment.new_table() if method.teacher == "own table" else None
@@ -83,7 +86,7 @@ def read_teacher(args, method, teacher, experiment):
 def target_file(args, method, teacher):
     """The file that the target is read from, or None."""
     if method.is_taught:
-        return teacher.file(".npy" if method.teacher == "table" else ".pt")
+        return teacher.table_path if method.teacher == "table" else teacher.file(".pt")
     return args.true_probs if method.teacher == "truth" else None
 
 
@@ -143,4 +146,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

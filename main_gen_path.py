@@ -15,6 +15,7 @@ from common import errors, flags
 from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import PathAfterEpochs, PathBeforeUpdates, TrainingPath
 from utils import experiment_parser, run_name
@@ -81,4 +82,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

@@ -10,7 +10,9 @@ from shlex import quote
 from common import errors, flags
 from runs.path_recording import PathFiles, add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
+from supervision import tables
 from supervision.targets import OneHot
+from training import distributed
 from training.experiment import Experiment
 from training.observers import TrainingPath
 from utils import experiment_parser, run_name
@@ -20,6 +22,7 @@ def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
     flag = parser.add_argument_group("the table").add_argument
     flag("--smoothing", type=flags.open_share, default=0.05, help="weight of the newest prediction")
+    flag("--table", **tables.FLAG)
     flag("--filt_tau", type=flags.positive, default=1.0, help="temperature of the predictions that are averaged")
     add_record_flag(parser, "of the teacher")
     return parser
@@ -59,4 +62,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

@@ -18,7 +18,9 @@ from comparison import methods
 from comparison import results as comparison
 from runs.path_recording import add_record_flag, check_path_flags
 from runs.run_folder import RESULTS
+from supervision import tables
 from sweep import run_all, starter, with_threads
+from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
@@ -44,6 +46,7 @@ def make_parser():
     flag("--only_seed", type=flags.whole, default=None, help="this seed of a run alone, as --jobs starts it")
     flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
     flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
+    flag("--table", **tables.FLAG)
     flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
     flag(
         "--start",
@@ -125,7 +128,7 @@ def train_seed(experiment, seed, folder):
     """Yield (row of results.csv, test accuracies by epoch, whether it had been done before) of each method."""
     of_seed = experiment if seed == experiment.args.seed else experiment.with_seed(seed).start()
     for method in experiment.args.methods:
-        done = methods.read_result(folder / f"seed_{seed}" / method, of_seed.args)
+        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method, of_seed.args)
         result = done or methods.train_method(method, of_seed, folder)
         print(comparison.progress_line(result["row"]), flush=True)
         yield result["row"], result["test_acc"], bool(done)
@@ -140,6 +143,7 @@ def main(argv=None) -> Path | None:
         check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds * args.record_paths)
 
     experiment = Experiment(args, problems, folder, check)
+    folder = experiment.folder
     problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
@@ -160,7 +164,8 @@ def main(argv=None) -> Path | None:
                 if not done:
                     write_results(whole, results)
         write_results(whole, results)
-        print(comparison.report(results, args, curves, folder))
+        if distributed.RANK == 0:
+            print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]
     print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
     if args.record_paths:
@@ -170,4 +175,4 @@ def main(argv=None) -> Path | None:
 
 
 if __name__ == "__main__":
-    errors.run_script(main)
+    errors.run_script(distributed.on_all_ranks(main))

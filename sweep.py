@@ -78,7 +78,7 @@ def make_parser():
 # -------------------------------------------------------------------------------------------- a run's rows
 
 
-def rows_of(folder):
+def rows_of(folder) -> tuple[list[dict], bool]:
     """(rows of COLUMNS, whether the run is finished) of a run's folder; BadInput when it is none."""
     folder = Path(folder)
     settings, environment = read_args(folder), read_json(check_intact(folder / "environment.json"))
@@ -112,7 +112,7 @@ def _result(epochs, settings):
     return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
 
 
-def read_rows(file):
+def read_rows(file: Path) -> list[dict]:
     """The rows of a CSV file; none where there is no file."""
     if not file.is_file():
         return []
@@ -120,7 +120,7 @@ def read_rows(file):
         return list(csv.DictReader(f))
 
 
-def write_rows(file, rows):
+def write_rows(file: Path, rows: list[dict]):
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file, "w") as f:
         writer = csv.DictWriter(f, comparison.with_more(COLUMNS, rows), restval="", lineterminator="\n")
@@ -128,7 +128,7 @@ def write_rows(file, rows):
         writer.writerows(rows)
 
 
-def table(folders, file=None):
+def table(folders: list, file=None):
     """Print runs side by side; file: a CSV file for the rows of those that are finished."""
     kept, shown = [], []
     for folder in folders:
@@ -153,7 +153,7 @@ def table(folders, file=None):
 # -------------------------------------------------------------------------------------------------- a grid
 
 
-def as_flags(flags):
+def as_flags(flags: dict) -> list[str]:
     """{name: value} as a command line: true is a flag alone, false none, a list several values."""
     words = []
     for name, value in sorted(flags.items()):
@@ -163,12 +163,12 @@ def as_flags(flags):
     return words
 
 
-def command(script, flags):
+def command(script: str, flags: dict) -> str:
     """What was run, for a person to read and to tell whether it was the same."""
     return " ".join([script, *as_flags({name: value for name, value in flags.items() if name not in UNTOLD})])
 
 
-def read_grid(file):
+def read_grid(file: Path) -> tuple[str, dict, dict]:
     """(script, {name of a run: its flags}, parameters of submitit) of a grid's file; BadInput when it is none."""
     try:
         grid = tomllib.loads(file.read_text(encoding="utf-8"))

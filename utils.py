@@ -99,7 +99,8 @@ def experiment_parser(description, **defaults):
     )
     flag("--warmup", type=flags.whole, default=0, help="epochs over which the learning rate rises to the schedule's")
     flag("--epochs", type=flags.count, default=200, help="passes over the training set")
-    flag("--batch_size", type=flags.count, default=250, help="samples an update")
+    flag("--batch_size", type=flags.count, default=250, help="samples an update, of all processes together")
+    flag("--accumulate", type=flags.count, default=1, help="parts a batch is computed in, to need less memory")
     flag("--seed", type=flags.whole, default=10086, help="of weights, order and augmentation")
     flag(
         "--data_seed",
@@ -121,6 +122,8 @@ def experiment_parser(description, **defaults):
     flag(
         "--compile", default="auto", help="torch.compile; auto: for long runs on CUDA", **one_of(["auto", "on", "off"])
     )
+    flag("--sync_bn", action="store_true", help="torchrun, CUDA: BatchNorm's statistics of the whole batch")
+    flag("--dist_timeout", type=flags.count, default=600, help="torchrun: seconds to wait for a process that is stuck")
     flag("--deterministic", action="store_true", help="the same seed gives the same run on a GPU, too; slower there")
 
     flag = parser.add_argument_group("the run").add_argument

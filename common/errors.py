@@ -89,7 +89,7 @@ def run_script(main):
     try:
         main()
     except (Exception, Interrupted) as found:
-        code, messages = _exit_of(found)
+        code, messages = exit_of(found)
         if not messages:
             raise
         if os.environ.get("DEBUG", "0") not in ("", "0"):
@@ -101,7 +101,7 @@ def run_script(main):
     sys.exit(code)
 
 
-def _exit_of(found):
+def exit_of(found):
     """(exit code, messages) of what ended a script; no messages where the program itself is at fault."""
     if isinstance(found, BadInput):
         return 2, found.messages

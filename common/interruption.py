@@ -34,10 +34,15 @@ def noted_signals():
 
 def _note(number, frame):
     global _noted
-    if _noted is not None:
+    if _noted is not None and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun passes on what came to all anyway
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     _noted = number
+
+
+def noted():
+    """The signal that was noted, or None."""
+    return _noted
 
 
 def stop_if_asked():

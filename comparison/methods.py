@@ -1,6 +1,7 @@
 """The training of a comparison's methods, each in a folder of its own, taught by OHT's, and their results."""
 
 import copy
+import os
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
@@ -8,6 +9,7 @@ from comparison import results as comparison
 from runs.path_recording import PathFiles
 from runs.teacher import Teacher
 from supervision.targets import METHODS, Given, TeacherTable
+from training import distributed
 from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
@@ -36,7 +38,7 @@ def make_target(method, args, experiment, seed_folder, own_table):
         given.teacher, given.tau = hardware.place(teacher.read_network(args, dataset)), args.temp
         given.forward = hardware.forward_of(given.teacher)
     elif method.teacher == "table":  # its predictions were made at --temp already: its rows are used as they are
-        given.teacher = teacher.read_table(dataset).values.to(hardware.device)
+        given.teacher = teacher.read_table(dataset, args.table == "sharded").to(hardware.device)
     elif method.teacher == "own table":
         given.teacher = own_table
     return method.make(given)
@@ -61,7 +63,7 @@ def train_method(name, experiment, folder):
     loss = partial(method.loss, tau=args.temp if method.has_temperature else 1.0)
     logs = folder if args.only_seed is None else seed_folder  # several processes would write among each other
     logs.mkdir(exist_ok=True)
-    log_file = logs / f"{method.log_name or name}.txt"
+    log_file = logs / f"{method.log_name or name}.txt" if distributed.RANK == 0 else os.devnull
     if args.start == "other" and method.is_taught:
         experiment = elsewhere(experiment)
     with (

@@ -9,6 +9,7 @@ from scipy import stats
 from common.files import whole_file
 from common.untrusted import as_cell
 from comparison.picture import plot_comparison
+from training import distributed
 from utils import noise_in_words
 
 COLUMNS = [
@@ -40,6 +41,7 @@ def labels_recovered(target, loader, student=None):
         mislabelled = ny != y
         wrong += int(mislabelled.sum())
         recovered += int((mislabelled & (target(x, ny, idx, student and student(x)).argmax(1) == y)).sum())
+    wrong, recovered = distributed.total(wrong, recovered)
     return recovered / wrong if wrong else None
 
 

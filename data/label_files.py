@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -253,15 +254,49 @@ class Marks:
     mark: np.ndarray
     audit: np.ndarray
 
+    @property
+    def settled(self):
+        """(N,) bool: whose label a person found right, or put in a wrong one's place. What is said in label holds."""
+        return np.isin(self.mark, ("right", "wrong")) | ((self.mark == "") & (self.label != self.given))
+
     def of(self, given):
         """The same Marks as they judge other given labels (N,), such as the corrected ones that a run was trained on.
 
         A label that was found right, or put in a wrong one's place, is right where it is the given one now;
         any other is wrong there.
         """
-        settled = np.isin(self.mark, ("right", "wrong")) | ((self.mark == "") & (self.label != self.given))
-        mark = np.where(settled, np.where(given == self.label, "right", "wrong"), self.mark)
+        mark = np.where(self.settled, np.where(given == self.label, "right", "wrong"), self.mark)
         return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, self.audit)
+
+
+class Outline(NamedTuple):
+    """What a marks.csv says by itself: rows, a name for each class, files by idx (those of an image folder)."""
+
+    num_samples: int
+    class_names: list
+    files: dict
+
+
+def outline_of_marks(path):
+    """The Outline of a marks.csv, before it is held against its data. BadInput where the file is something else.
+
+    What is odd in a line is left for read_marks to tell.
+    """
+    if not Path(path).is_file():
+        raise BadInput(f"{path}: there is no such file; give marks.csv as the page of analyze_paths.py exports it")
+    header, lines = _csv_lines(path, path)
+    if not {"idx", "given_label", "label", "mark"} <= set(header) or not lines:
+        found = printable(",".join(header))
+        raise BadInput(f"{path}: is no marks.csv (its header: {found}); export one from the page of analyze_paths.py")
+    names, files, most = {}, {}, 1
+    for _, line in lines:
+        numbers = [_whole(line.get(column, "")) for column in ("label", "given_label", "original_label")]
+        most = max([most, *(int(number) for number in numbers if number.isdecimal() and len(number) < 10)])
+        if numbers[0].isdecimal() and line.get("label_name", "").strip():
+            names[int(numbers[0])] = from_cell(line["label_name"].strip())
+        if (idx := _whole(line["idx"])).isdecimal() and line.get("file", "").strip():
+            files[int(idx)] = from_cell(line["file"].strip())
+    return Outline(len(lines), [names.get(k, str(k)) for k in range(most + 1)], files)
 
 
 def read_marks(spec, num_samples, class_names, paths=None, original=None, flag="--ny_file"):

@@ -74,6 +74,11 @@ class IndexedLoader:
         """Batches in an epoch."""
         return num_batches(self.num_samples, self.batch_size, training=self.order is not None)
 
+    def size_of(self, batch):
+        """Samples of all ranks in batch number `batch`."""
+        end = self.num_samples if batch + 1 == len(self) else (batch + 1) * self.batch_size
+        return end - batch * self.batch_size
+
     def __iter__(self):
         return self.batches()
 

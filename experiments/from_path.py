@@ -54,7 +54,7 @@ def make_parser():
         help="a student's weights and batches: those of its teacher (as published), or others",
         **flags.one_of(["same", "other"]),
     )
-    parser.set_defaults(path_dtype="float16", smoothing=0.05, methods=["OHT"])
+    parser.set_defaults(path_dtype="float16", smoothing=0.05, table="dense", methods=["OHT"])
     return parser
 
 

@@ -44,17 +44,17 @@ NETS = {
 
 
 def build_model(
-    name,
-    num_classes,
-    image_size,
-    channels=3,
+    name: str,
+    num_classes: int,
+    image_size: int,
+    channels: int = 3,
     *,
-    width=1,
-    norm="batch",
-    init="torchvision",
-    pretrained=False,
-    fetch=True,
-):
+    width: int = 1,
+    norm: str = "batch",
+    init: str = "torchvision",
+    pretrained: bool = False,
+    fetch: bool = True,
+) -> nn.Module:
     """Build the network `name`, its weights drawn from torch's global generator as the caller seeded it.
 
     name: one of NETS. image_size: the side of the images in pixels. width: multiplies smallcnn's channels.
@@ -78,7 +78,9 @@ def build_model(
     return model
 
 
-def check_net(name, image_size, *, channels=3, width=1, norm="batch", pretrained=False, flag="--net"):
+def check_net(
+    name: str, image_size: int, *, channels=3, width=1, norm="batch", pretrained=False, flag: str = "--net"
+) -> None:
     """BadInput, the first mistake, where build_model could not build this.
 
     flag: what the message calls the network's flag, such as --teach_net.

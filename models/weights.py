@@ -13,7 +13,7 @@ from common.untrusted import load_pt, printable
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)  # of weights
 
 
-def load_weights(model, path):
+def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
     """Fill the model, in place, with the state dict in a .pt file, all of it or (on an error) nothing.
 
     path: a bare state dict of this project, or of a ResNet of the published code; each tensor must fit.
@@ -65,7 +65,7 @@ def _is_plain(value):
     return is_dense and value.device.type == "cpu" and value.dtype in DTYPES
 
 
-def load_imagenet(net, torchvision_name):
+def load_imagenet(net: torch.nn.Module, torchvision_name: str) -> None:
     """Fill the network with torchvision's default ImageNet weights, except for its head, which stays fresh.
 
     Grey images: the first convolution gets the sum of its weights over the three colours, which is the same

@@ -38,22 +38,22 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def names():
+def names() -> list[str]:
     """All notebooks, by name."""
     return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-def read(name):
+def read(name: str) -> nbformat.NotebookNode:
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
 
 
-def cell_with(notebook, tag):
+def cell_with(notebook, tag: str) -> int:
     """The place of the one cell with a tag."""
     (place,) = (i for i, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", []))
     return place
 
 
-def execute(notebook, mode, parameters=None):
+def execute(notebook, mode: str, parameters: dict | None = None) -> nbformat.NotebookNode:
     """The notebook as it is after a run from top to bottom, tidied.
 
     parameters: {name: value}, set for this run alone, in a cell after the parameters that the result does not have.

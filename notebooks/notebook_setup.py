@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from common.hardware import pick_device
 
 
-def set_up(mode="FULL"):
+def set_up(mode: str = "FULL") -> tuple[torch.device, bool]:
     """Print device and versions; returns (device, fast).
 
     mode: "FULL", or "FAST" for smaller numbers; the environment variable NOTEBOOK_MODE overrides it.

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 from toy_gaussian import sign, table
-from tqdm import tqdm
 
 import main_gen_path
 from paths import measures
@@ -33,28 +32,11 @@ RECORDINGS = {  # flags, epochs and, to try things out, fewer epochs
 
 
 def record(dataset, folder, data_dir, fast=False, ny_ratio=0.0):
-    """Record a small run of main_gen_path.py below a folder; returns the run's folder.
-
-    Instead of what the script prints, a line on standard error shows how far it is and how long it still takes.
-    """
+    """Record a small run of main_gen_path.py below a folder; returns the run's folder."""
     flags, epochs, few = RECORDINGS[dataset]
-    epochs = few if fast else epochs
-    flags = [*flags.split(), "--dataset", dataset, "--data_dir", str(data_dir), "--epochs", str(epochs)]
-    bar = tqdm(total=epochs, unit="epoch", desc=f"{dataset}, {ny_ratio:.0%} noise")
-    with bar, contextlib.chdir(folder), contextlib.redirect_stdout(EpochCounter(bar)):
-        return Path(folder, main_gen_path.main([*flags, "--ny_ratio", str(ny_ratio)]))
-
-
-class EpochCounter(io.StringIO):
-    """A standard output that counts the lines of epochs, and keeps nothing."""
-
-    def __init__(self, bar):
-        super().__init__()
-        self.bar = bar
-
-    def write(self, text):
-        self.bar.update(text.startswith("epoch "))
-        return len(text)
+    flags = [*flags.split(), "--dataset", dataset, "--data_dir", str(data_dir), "--ny_ratio", str(ny_ratio)]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        return Path(folder, main_gen_path.main([*flags, "--epochs", str(few if fast else epochs)]))
 
 
 # --------------------------------------------------------------------------------------- runs and their images

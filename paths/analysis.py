@@ -208,10 +208,8 @@ def draw(analysis, out, step_distances, label_distances):
         reference_name=reference_name,
         wrong_name=wrong_name,
     )
-    four = [rows[0] for rows in groups.values()]
-    seconds = min(0.4, 15 / recorded.path.shape[1])
-    animations.zigzag(scene, four, out / "zigzag_slow.gif", f"{name}: {', '.join(groups)}", seconds)
-    draw_fast_zigzag(analysis, out / "zigzag_fast.gif")
+    if recorded.fine is not None:
+        draw_fast_zigzag(analysis, out / "zigzag_fast.gif")
     top = analysis.order[: pictures.MOST_IMAGES]
     top = top[analysis.mark[top] != "right"]
     if recorded.images and len(top):
@@ -221,11 +219,8 @@ def draw(analysis, out, step_distances, label_distances):
 
 
 def draw_fast_zigzag(analysis, out):
-    """Four samples update by update where the run has a fine path, else the epochs at a quick pace."""
+    """Four samples update by update."""
     recorded = analysis.recorded
-    if recorded.fine is None:
-        four = [rows[0] for rows in analysis.groups().values()]
-        return animations.zigzag(analysis.scene, four, out, f"{recorded.name}: {', '.join(analysis.groups())}", 0.06)
     path, rows, step_size = recorded.fine
     groups = analysis.groups(among=rows)
     truth = {"clean": recorded.clean, "true_probs": recorded.true_probs}

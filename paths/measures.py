@@ -278,7 +278,7 @@ def filtered(q, smoothing):
     """low_pass of a chunk (K, T, n)."""
     out = q.copy()
     for t in range(1, q.shape[1]):
-        out[:, t] = ema_step(out[:, t - 1], q[:, t], np.float32(smoothing))
+        out[:, t] = ema_step(out[:, t - 1].copy(), q[:, t], np.float32(smoothing))
     return out
 
 

@@ -81,6 +81,16 @@ def fixed_samples(args, data, count):
     return torch.from_numpy(data.train_idx)[order[:count]]
 
 
+class Unrecorded:
+    """In place of a PathRecorder, in processes whose predictions another one records."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def record(self, step, idx, prob):
+        pass
+
+
 class PathFiles:
     """Opens recorders of a run's paths, and closes them at the end: a context manager.
 
@@ -96,18 +106,18 @@ class PathFiles:
         step: in words, what a step is. rows: (M,) idx, or all. In a run that is resumed, the file must be there.
         """
         path = run.path / f"{name}.npy"
+        shape = (
+            len(self.experiment.data.y) if rows is None else len(rows),
+            num_steps,
+            self.experiment.dataset.num_classes,
+        )
+        if not run.writes:
+            return Unrecorded(shape)
         if run.resumes and not path.is_file():
             raise errors.BadInput(f"{path}: is missing; take an intact copy of the run, or start anew with --overwrite")
         try:
             recorder = PathRecorder(
-                path,
-                len(self.experiment.data.y) if rows is None else len(rows),
-                num_steps,
-                self.experiment.dataset.num_classes,
-                self.args.path_dtype,
-                rows,
-                resume=run.resumes,
-                metadata={"step": step},
+                path, *shape, self.args.path_dtype, rows, resume=run.resumes, metadata={"step": step}
             )
         except ValueError as problem:
             raise errors.BadInput(str(problem)) from None

@@ -1,13 +1,15 @@
 """A run's folder: its arguments, labels, metrics, checkpoints and tables. It can be moved and copied.
 
 args.json, environment.json, labels.npz (y, ny, idx trained on, valid_idx; paths for image folders;
-mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy (weights and table of
+mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy or .npz (weights and table of
 the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of all but the tables, which have
 theirs beside them, and the picture.
 """
 
+import contextlib
 import csv
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -29,6 +31,7 @@ from models import build_model
 from runs.figures import plot_curves
 from runs.lock import FolderLock, check_unlocked
 from runs.resuming import check_resolved, has_progress, read_last
+from supervision.sparse_table import SparseTable
 
 RESULTS = Path("results")
 FIGURES = ("loss", "acc", "ece", "nll", "brier")
@@ -107,6 +110,8 @@ class RunFolder:
 
     resumes: whether it goes on with the run that is there.
     """
+
+    writes = True
 
     def __init__(self, path):
         self.path = Path(path)
@@ -207,7 +212,9 @@ class RunFolder:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
             for name in names:
-                state.table.save(self.path / f"{name}.npy", {**self.table_metadata, "epoch": epoch})
+                state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
+            if names and isinstance(state.table, SparseTable):
+                print(f"{state.table.error_in_words()} ({', '.join(names)})")
         is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
         if names or is_due:
             self._save_together(state, names, is_due)
@@ -239,6 +246,41 @@ class RunFolder:
 
     def finish(self, state):
         plot_curves(state.rows, self.path / "curves.png")
+
+
+class OnlookersFolder(RunFolder):
+    """A run's folder for processes that train with the one that writes: they restore what it saved, and write nothing.
+
+    resumes: as of the RunFolder of that one.
+    """
+
+    writes = False
+
+    def __init__(self, path, hardware, resumes):
+        self.path, self.hardware, self.resumes, self.files = Path(path), hardware.describe(), resumes, _Discarded()
+
+    def __exit__(self, *problem):
+        pass
+
+    def time_to_save(self):
+        return False
+
+    def save(self, state):
+        state.saved_at = state.update
+
+    def save_epoch(self, state, epoch, new_best):
+        pass
+
+    def finish(self, state):
+        pass
+
+
+class _Discarded:
+    """In place of CheckedFiles."""
+
+    @contextlib.contextmanager
+    def together(self):
+        yield lambda name, mode="wb": io.BytesIO() if "b" in mode else io.StringIO()
 
 
 def _settings(args, data, resolved):
@@ -349,6 +391,7 @@ def environment():
         "numpy": np.__version__,
         "platform": platform.platform(),
         "git_commit": commit,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }
 
 

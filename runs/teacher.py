@@ -11,7 +11,8 @@ from common.errors import BadInput
 from common.files import read_json
 from models import build_model, check_net, load_weights
 from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
-from supervision.table import PredictionTable, sidecar_path
+from supervision.table import sidecar_path
+from supervision.tables import ENDINGS, load_table
 
 EARLY = 0.25  # weight of the first prediction from which a table counts as an early one
 
@@ -33,7 +34,10 @@ class Teacher:
                 "train one with main_gen_teacher.py, or give a run's folder"
             )
         self.args = read_args(self.path) if (self.path / "args.json").exists() else None
-        self.table_path = self.path / f"{teach_name}.npy" if teach_type == "table" else None
+        self.table_path = None
+        if teach_type == "table":
+            candidates = [self.path / f"{teach_name}{ending}" for ending in ENDINGS]
+            self.table_path = next((path for path in candidates if path.is_file()), candidates[0])
 
     def pass_on_settings(self, args, problems):
         """Give args the teacher's data settings; flags that the user gave and that contradict are problems."""
@@ -67,7 +71,7 @@ class Teacher:
 
     def describe(self, teach_type):
         """Who teaches, in lines for a person: which file, of which epoch, how accurate; a hint where it is early."""
-        file = self.path / f"{self.name}{'.npy' if teach_type == 'table' else '.pt'}"
+        file = self.table_path if teach_type == "table" else self.path / f"{self.name}.pt"
         sidecar = self._sidecar(self.path / f"{self.name}.npy")  # of the same epoch as the network
         named = re.fullmatch(r"epoch_(\d+)", self.name)
         epoch = int(named[1]) if named else sidecar.get("epoch")
@@ -100,7 +104,7 @@ class Teacher:
         return {}
 
     def file(self, ending):
-        """Its checkpoint (.pt) or table (.npy). BadInput when that is missing or damaged."""
+        """Its checkpoint (.pt) or table (.npy, .npz). BadInput when that is missing or damaged."""
         return checkpoint_path(self.path, "--teach_name", self.name, ending)
 
     def read_network(self, args, dataset, teach_net=None):
@@ -120,21 +124,21 @@ class Teacher:
             model = network_of(self.path, self.args)
         return load_weights(model, path)
 
-    def read_table(self, dataset):
-        """The PredictionTable of teach_name.npy, of the data set's shape, on the CPU."""
-        path = self.file(".npy")
+    def read_table(self, dataset, sharded=False):
+        """The table of teach_name, of the data set's shape, on the CPU. sharded: see load_table()."""
+        path = self.file(self.table_path.suffix)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                table = PredictionTable.load(path)
+                table = load_table(path, sharded)
             except ValueError as problem:
                 raise BadInput(str(problem)) from None
         for warning in said:
             _warn(warning.message)
         expected = (dataset.num_train, dataset.num_classes)
-        if tuple(table.values.shape) != expected:
+        if table.shape != expected:
             raise BadInput(
-                f"{path}: has shape {tuple(table.values.shape)}, the data set needs {expected} "
+                f"{path}: has shape {table.shape}, the data set needs {expected} "
                 "(training samples, classes); take the table of a teacher of this data"
             )
         return table

@@ -16,6 +16,7 @@ import math
 import os
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,14 @@ import torch
 
 
 def ema_step(average, new, smoothing):
-    """One step of the exponential moving average (Algorithm 1): (1 - smoothing) * average + smoothing * new."""
-    return (1 - smoothing) * average + smoothing * new
+    """One step of the exponential moving average (Algorithm 1): (1 - smoothing) * average + smoothing * new.
+
+    An array or a tensor is changed in place, and returned: of many classes, another temporary array would cost more
+    than the arithmetic.
+    """
+    average *= 1 - smoothing
+    average += smoothing * new
+    return average
 
 
 class PredictionTable:
@@ -34,14 +41,46 @@ class PredictionTable:
     of the newest prediction. device: where the table lives and is updated.
     """
 
+    ending = ".npy"
+    collective = False  # whether all processes have to call a method together
+    stores = ("values",)  # names of the tensors that hold the rows: (N, ...) each
+
     def __init__(self, num_samples, num_classes, smoothing, device="cpu"):
+        self._start(smoothing, num_samples, device)
+        self.values = torch.zeros(num_samples, num_classes, device=device)
+
+    def _start(self, smoothing, num_samples, device):
         if not 0 < smoothing <= 1:
             raise ValueError(f"smoothing must lie in (0, 1], not {smoothing}")
         self.smoothing = float(smoothing)
-        self.values = torch.zeros(num_samples, num_classes, device=device)
         self.visited = torch.zeros(num_samples, dtype=torch.bool, device=device)
         self._last_seen_at = None  # (N,) scratch of the distinctness check, made when first needed
         self._checked = False
+
+    @property
+    def shape(self):
+        """(N, K)."""
+        return tuple(self.values.shape)
+
+    def rows(self, idx):
+        """Rows idx (B,) as (B, K) float32, on the table's device; of those never visited, zeros."""
+        return self._unpack(*self._take(idx))
+
+    def to(self, device):
+        """The table itself, moved to a device."""
+        for name in (*self.stores, "visited"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    # How rows are kept: here as they are.
+    def _pack(self, rows):
+        return (rows,)
+
+    def _unpack(self, values):
+        return values
+
+    def _take(self, idx):
+        return [getattr(self, name).index_select(0, idx) for name in self.stores]
 
     @torch.no_grad()
     def update(self, idx, prob):
@@ -55,34 +94,34 @@ class PredictionTable:
         """
         if self.smoothing is None:
             raise ValueError("this table was loaded without its .json: set .smoothing before updating it")
-        idx = torch.as_tensor(idx, device=self.values.device)
+        idx = torch.as_tensor(idx, device=self.visited.device)
         idx = idx.long() if idx.dtype == torch.int32 else idx
-        prob = torch.as_tensor(prob).detach().to(self.values)
-        if prob.shape != (len(idx), self.values.shape[1]):
-            raise ValueError(f"prob must have shape {(len(idx), self.values.shape[1])}, not {tuple(prob.shape)}")
+        prob = torch.as_tensor(prob).detach().to(self.visited.device, torch.float32)
+        if prob.shape != (len(idx), self.shape[1]):
+            raise ValueError(f"prob must have shape {(len(idx), self.shape[1])}, not {tuple(prob.shape)}")
         if not self._checked and len(idx):
             _check_distributions(prob)
             self._checked = True
-        on_cpu = self.values.device.type == "cpu"  # where a flag is read at once; a GPU would have to be waited for
+        on_cpu = self.visited.device.type == "cpu"  # where a flag is read at once; a GPU would have to be waited for
         if on_cpu:
             self._check_distinct(idx)
-        rows, seen = self.values.index_select(0, idx), self.visited.index_select(0, idx)
+        kept, seen = self._take(idx), self.visited.index_select(0, idx)
+        rows = self._unpack(*kept)
         if on_cpu and seen.all() and math.isfinite(prob.sum()):  # a sum is finite only when all that is summed is
-            # ema_step() in place: of many classes, a temporary array costs more than the arithmetic
-            self.values.index_copy_(0, idx, rows.mul_(1 - self.smoothing).add_(self.smoothing * prob))
-            return
-        # A GPU spends longer on starting an operation than on doing it: the fewest that do. lerp() is ema_step().
-        finite = torch.linalg.vector_norm(prob, 1, 1) < torch.inf
-        new = torch.where(finite[:, None], prob, rows)
-        mixed = torch.lerp(rows, new, self.smoothing)
-        self.values.index_copy_(0, idx, torch.where(seen[:, None], mixed, new))
-        self.visited.index_copy_(0, idx, seen | finite)
+            new = self._pack(ema_step(rows, prob, self.smoothing))
+        else:
+            finite = torch.linalg.vector_norm(prob, 1, 1) < torch.inf
+            new = self._pack(torch.where(seen[:, None], ema_step(rows.clone(), prob, self.smoothing), prob))
+            new = [torch.where(finite.view(-1, *[1] * (n.ndim - 1)), n, k) for n, k in zip(new, kept, strict=True)]
+            self.visited.index_copy_(0, idx, seen | finite)
+        for name, part in zip(self.stores, new, strict=True):
+            getattr(self, name).index_copy_(0, idx, part)
 
     def _check_distinct(self, idx):
         # Write each position to its row and read it back: of two equal idx one finds the other's. Linear in
         # B, where sorting would not be.
         if self._last_seen_at is None:
-            self._last_seen_at = torch.zeros(len(self.values), dtype=torch.int64)
+            self._last_seen_at = torch.zeros(len(self.visited), dtype=torch.int64)
         position = torch.arange(len(idx))
         self._last_seen_at.index_copy_(0, idx, position)
         if not torch.equal(self._last_seen_at.index_select(0, idx), position):
@@ -90,16 +129,16 @@ class PredictionTable:
 
     def state_dict(self):
         """For anybody's checkpoint: values, visited, smoothing."""
-        return {"values": self.values, "visited": self.visited, "smoothing": self.smoothing}
+        return {name: getattr(self, name) for name in (*self.stores, "visited", "smoothing")}
 
     def load_state_dict(self, state):
         """Take over a state_dict() of a table of the same shape (ValueError otherwise)."""
-        if state["values"].shape != self.values.shape:
-            raise ValueError(
-                f"a table of shape {tuple(state['values'].shape)} does not fit one of {tuple(self.values.shape)}"
-            )
-        self.values.copy_(state["values"])
-        self.visited.copy_(state["visited"])
+        for name in self.stores:
+            ours, theirs = getattr(self, name), state[name]
+            if theirs.shape != ours.shape:
+                raise ValueError(f"a table of shape {tuple(theirs.shape)} does not fit one of {tuple(ours.shape)}")
+        for name in (*self.stores, "visited"):
+            getattr(self, name).copy_(state[name])
         self.smoothing = state["smoothing"]
 
     def save(self, path, metadata=None):
@@ -109,22 +148,17 @@ class PredictionTable:
         of the .npy, and metadata (a dict of your own). It is written first and names the checksum of the
         file it replaces too, so that a stop between the two leaves a table that loads.
         """
-        path = Path(path)
-        values = self.values.cpu().numpy()
-        with _whole_file(path) as f:
-            np.save(f, values, allow_pickle=False)
-            f.flush()
-            sidecar = {
-                **(metadata or {}),
-                "shape": list(values.shape),
-                "smoothing": self.smoothing,
-                "rows_visited": int(self.visited.sum()),
-                "sha256": _sha256(f.name),
-                "sha256_before": _sha256(path) if path.exists() else None,
-            }
-            sidecar["crc32"] = _crc32_of(sidecar)
-            with _whole_file(sidecar_path(path)) as json_file:
-                json_file.write(json.dumps(sidecar, indent=1).encode())
+        self._write(path, self._described(metadata))
+
+    def _write(self, path, described):
+        write_table(path, partial(write_npy, shape=self.shape, blocks=self._blocks()), described)
+
+    def _blocks(self):
+        return (self.values[block].cpu() for block in blocks_of(*self.shape))
+
+    def _described(self, metadata):
+        own = {"shape": list(self.shape), "smoothing": self.smoothing, "rows_visited": int(self.visited.sum())}
+        return {**(metadata or {}), **own}
 
     @classmethod
     def load(cls, path):
@@ -134,31 +168,80 @@ class PredictionTable:
         warning, once its shape and values make sense; its smoothing is not known (None), so that it cannot be
         updated before it is set.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: there is no such file")
-        sidecar = None
-        if sidecar_path(path).exists():
-            sidecar = _read_json(sidecar_path(path))
-            if _sha256(path) not in (sidecar.get("sha256"), sidecar.get("sha256_before")):
-                raise ValueError(
-                    f"{path}: its checksum is not the one in {sidecar_path(path).name}: the file is "
-                    "damaged or was changed; take another copy"
-                )
-        values = read_distributions(path, may_be_zero=True)
-        if sidecar is None:
-            warnings.warn(
-                f"{path}: no {sidecar_path(path).name} beside it; accepted after checking shape and values",
-                stacklevel=2,
-            )
-        elif list(values.shape) != sidecar.get("shape"):
-            raise ValueError(f"{path}: has shape {tuple(values.shape)}, its .json says {sidecar.get('shape')}")
-        table = cls.__new__(cls)
-        table.smoothing = sidecar.get("smoothing") if sidecar else None
-        table.values = values
-        table.visited = table.values.sum(1) > 0
-        table._last_seen_at, table._checked = None, False
+        sidecar = read_sidecar(path)
+        table = cls.of(read_distributions(path, may_be_zero=True))
+        table._fit(path, sidecar)
         return table
+
+    @classmethod
+    def of(cls, values):
+        """A table of rows (N, K) that somebody else averaged; rows of zeros count as never visited."""
+        table = cls(0, 0, 1, values.device)
+        table.values, table.visited, table.smoothing = values.float(), values.sum(1) > 0, None
+        return table
+
+    def _fit(self, path, sidecar):
+        """Take the smoothing from a sidecar. ValueError when the rows that were read are not those it speaks of."""
+        if sidecar is None:
+            beside = sidecar_path(path).name
+            warnings.warn(f"{path}: no {beside} beside it; accepted after checking shape and values", stacklevel=3)
+            sidecar = {}
+        for name, ours in {"shape": list(self.shape), "rows_visited": int(self.visited.sum())}.items():
+            if sidecar.get(name, ours) != ours:
+                raise ValueError(f"{path}: {name} is {ours}, its .json says {sidecar[name]}; take an intact copy")
+        self.smoothing = sidecar.get("smoothing")
+
+
+def blocks_of(num_rows, num_classes, multiple_of=1):
+    """Slices that cover num_rows rows, 16 MiB of float32 each; their bounds are multiples of a number of rows."""
+    step = max(1, 2**22 // max(num_classes, 1) // multiple_of) * multiple_of
+    return [slice(a, min(a + step, num_rows)) for a in range(0, num_rows, step)]
+
+
+def write_npy(file, shape, blocks):
+    """What np.save writes of a float32 array, from blocks of its rows: tensors on the CPU."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
+    for block in blocks:
+        file.write(memoryview(block.numpy().astype("<f4", "C", copy=False)).cast("B"))
+
+
+def write_table(path, write, described):
+    """Write a table's file by write(file), and before it the .json beside it: described, and the checksums."""
+    path = Path(path)
+    with _whole_file(path) as f:
+        write(f)
+        f.flush()
+        sidecar = {
+            **described,
+            "sha256": _sha256(f.name),
+            "sha256_before": _sha256(path) if path.exists() else None,
+        }
+        sidecar["crc32"] = _crc32_of(sidecar)
+        with _whole_file(sidecar_path(path)) as json_file:
+            json_file.write(json.dumps(sidecar, indent=1).encode())
+
+
+def read_sidecar(path, needed=False):
+    """The .json beside a table, or None where there is none and none is needed.
+
+    ValueError when it does not fit the table's file.
+    """
+    path, beside = Path(path), sidecar_path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    if not beside.exists():
+        if needed:
+            raise ValueError(f"{path}: no {beside.name} beside it, which says what it holds; take it along")
+        return None
+    sidecar, checksum = _read_json(beside), _sha256(path)
+    if checksum == sidecar.get("sha256_before") != sidecar.get("sha256"):
+        sidecar.pop("rows_visited", None)  # a stop came between the two: it speaks of the file that was to come
+    elif checksum != sidecar.get("sha256"):
+        raise ValueError(
+            f"{path}: its checksum is not the one in {beside.name}: the file is "
+            "damaged or was changed; take another copy"
+        )
+    return sidecar
 
 
 def _check_distributions(prob):
@@ -172,12 +255,27 @@ def sidecar_path(path):
     return Path(path).with_suffix(".json")
 
 
-def read_distributions(path, may_be_zero=False):
+def read_distributions(path, may_be_zero=False, rows=slice(None)):
     """An (N, K) .npy of distributions as a float32 tensor: entries >= 0, rows that sum to 1.
 
-    may_be_zero: rows of zeros are allowed (a table's rows that were never visited). Never unpickles. Raises
-    ValueError that names the file and what is wrong with it.
+    may_be_zero: rows of zeros are allowed (a table's rows that were never visited). rows: a slice, to read and check
+    these alone. Never unpickles. Raises ValueError that names the file and what is wrong with it.
     """
+    values = map_npy(path)[rows]
+    read = np.empty(values.shape, np.float32)  # a copy: not the file
+    for block in blocks_of(*values.shape):
+        part = values[block]
+        if not np.isfinite(part).all():
+            raise ValueError(f"{path}: has values that are not finite (NaN or infinity); make it anew")
+        total = part.sum(1, dtype=np.float64)
+        if (part < 0).any() or not (np.isclose(total, 1, atol=1e-3) | (may_be_zero & (total == 0))).all():
+            raise ValueError(f"{path}: its rows are not distributions (entries >= 0 that sum to 1); make it anew")
+        read[block] = part
+    return torch.from_numpy(read)
+
+
+def map_npy(path):
+    """An (N, K) .npy of floats as a read-only memory map. ValueError that names the file when it is none."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file")
     try:
@@ -189,12 +287,7 @@ def read_distributions(path, may_be_zero=False):
         raise ValueError(f"{path}: expected an (N, K) array of floats, found {found}")
     if values.nbytes != Path(path).stat().st_size - values.offset:
         raise ValueError(f"{path}: holds another number of values than its header says; take an intact copy")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{path}: has values that are not finite (NaN or infinity); make it anew")
-    total = values.sum(1, dtype=np.float64)
-    if (values < 0).any() or not (np.isclose(total, 1, atol=1e-3) | (may_be_zero & (total == 0))).all():
-        raise ValueError(f"{path}: its rows are not distributions (entries >= 0 that sum to 1); make it anew")
-    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # a copy: not the file
+    return values
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from supervision.losses import distillation_loss, linear_loss, squared_error
-from supervision.table import ema_step
+from supervision.table import PredictionTable, ema_step
 
 
 def one_hot(label, num_classes):
@@ -82,20 +82,20 @@ class TeacherNetwork:
 class TeacherTable:
     """Filter-KD: row idx of the table of moving averages (q_smooth), sharpened by tau.
 
-    values: (N, K). Rows never visited (all zeros) fall back to the sample's own label: there is no
-    prediction to learn from. `count_unvisited(idx)` says how many that are.
+    table: of any kind, or its values (N, K). Rows never visited (all zeros) fall back to the sample's own label:
+    there is no prediction to learn from. `count_unvisited(idx)` says how many that are.
     """
 
-    def __init__(self, values, tau=1.0):
-        self.values = sharpen(values.float(), tau)
-        self.visited = self.values.sum(1) > 0
+    def __init__(self, table, tau=1.0):
+        self.table, self.tau = PredictionTable.of(table) if isinstance(table, torch.Tensor) else table, tau
 
     def count_unvisited(self, idx):
-        return int((~self.visited[torch.as_tensor(idx, device=self.visited.device)]).sum())
+        visited = self.table.visited
+        return int((~visited[torch.as_tensor(idx, device=visited.device)]).sum())
 
     def __call__(self, x, label, idx, logits=None):
-        rows = self.values[idx]
-        return torch.where(self.visited[idx, None], rows, one_hot(label, rows.shape[1]))
+        rows = sharpen(self.table.rows(idx), self.tau)
+        return torch.where(rows.sum(1, keepdim=True) > 0, rows, one_hot(label, rows.shape[1]))
 
 
 class TrueDistribution:
@@ -249,8 +249,8 @@ class Given:
 class Method:
     """A method: make(Given) -> its target, and how it is trained and shown.
 
-    color: in figures. teacher: "net", a trained network; "table", the (N, K) values of a trained network's table; "own
-    table", the PredictionTable that the student's training fills, which holds its earlier visits when the target is
+    color: in figures. teacher: "net", a trained network; "table", a trained network's table; "own
+    table", the table that the student's training fills, which holds its earlier visits when the target is
     called; "truth", (N, K) true distributions, which old_cifar_noisy.py does not have; or None. taught_by, moment: in
     old_cifar_noisy.py the method that trains the teacher, and its epoch, "last", or the "best" on validation.
     teach_type: its name in main_distill.py, where --teach_name says the moment; log_name: of its log; both its own name

@@ -23,8 +23,8 @@ from paths.recorder import PathRecorder
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
-    samples.csv suspects.csv steps.csv summary.txt report.html simplex.png probabilities.png data_map.png measures.png
-    distance.png suspects.png distance.gif zigzag_slow.gif zigzag_fast.gif
+    samples.csv suspects.csv steps.csv summary.txt report.html player.html simplex.png probabilities.png data_map.png
+    measures.png distance.png suspects.png distance.gif
 """.split()
 
 
@@ -66,6 +66,7 @@ def rows(file):
 def test_everything_is_written_beside_the_run(analysis, runs):
     assert analysis == runs["noisy"] / "analysis"
     extra = ["chosen_simplex.png", "chosen_probabilities.png", "compare_simplex.png", "compare_probabilities.png"]
+    extra += ["zigzag_fast.gif"]
     assert sorted(p.name for p in analysis.iterdir()) == sorted([*FILES, *extra, "compare_distance.png", "cleanlab"])
     assert all(p.stat().st_size < 1_000_000 for p in analysis.glob("*.gif"))
 

@@ -25,7 +25,7 @@ from runs.run_folder import read_args
 from runs.teacher import Teacher
 from supervision.losses import cross_entropy, distillation_loss
 from supervision.table import PredictionTable
-from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution, sharpen
+from supervision.targets import OneHot, SmoothedLabel, TeacherNetwork, TeacherTable, TrueDistribution
 from training import experiment, loop
 
 QUICK_STUDENT = "--net smallcnn --batch_size 50 --epochs 2 --lr 0.05 --device cpu --amp off".split()
@@ -357,8 +357,8 @@ def test_a_students_targets_are_its_teachers(in_lab, distill, teacher_path):
     _, kd = distill("--teach_type", "net", *flags)
     assert same(kd["target"].teacher.state_dict(), weights(teacher_path / "epoch_1.pt")) and kd["target"].tau == 4
     _, filter_kd = distill("--teach_type", "table", *flags)
-    expected = sharpen(torch.from_numpy(np.load(teacher_path / "epoch_1.npy")), 4.0)
-    assert torch.equal(filter_kd["target"].values, expected)
+    assert torch.equal(filter_kd["target"].table.values, torch.from_numpy(np.load(teacher_path / "epoch_1.npy")))
+    assert filter_kd["target"].tau == 4
 
 
 def test_the_best_epoch_teaches_unless_another_is_named(in_lab, distill, teacher_path):
@@ -419,7 +419,7 @@ def test_a_student_can_teach_in_turn(in_lab, distill):
         grandchild, seen = distill("--teach_path", student, "--teach_type", teach_type)
         assert grandchild.parts[1] == f"Distill_{student.name}"
         assert np.array_equal(labels(grandchild)["ny"], labels(student)["ny"])
-    assert torch.equal(seen["target"].values, sharpen(torch.from_numpy(np.load(student / "best_acc.npy")), 1.0))
+    assert torch.equal(seen["target"].table.values, torch.from_numpy(np.load(student / "best_acc.npy")))
 
 
 def test_a_students_table_says_its_data_and_temperature(in_lab, distill, teacher_path):
@@ -566,8 +566,8 @@ def test_filterkd_has_the_converged_table_and_es_filterkd_the_early_one(comparis
         last, best = np.load(oht / "epoch_1.npy"), np.load(oht / "best_acc.npy")
         assert not np.array_equal(last, best)
         # used as they are: their predictions were softened by --temp when they were averaged
-        np.testing.assert_allclose(seen[seed, "FilterKD"]["target"].values.numpy(), last, atol=1e-6)
-        np.testing.assert_allclose(seen[seed, "ES-FilterKD"]["target"].values.numpy(), best, atol=1e-6)
+        np.testing.assert_allclose(seen[seed, "FilterKD"]["target"].table.values.numpy(), last, atol=1e-6)
+        np.testing.assert_allclose(seen[seed, "ES-FilterKD"]["target"].table.values.numpy(), best, atol=1e-6)
 
 
 def test_all_methods_have_one_loss_and_temp_acts_on_teachers_alone(comparison):

@@ -88,6 +88,7 @@ def test_a_mistake_in_the_grid_is_told_and_nothing_is_written(workplace, text, n
 # ------------------------------------------------------------------------------------------------- the runs
 
 
+@pytest.mark.long
 def test_runs_are_finished_once_whatever_was_begun_before(workplace, monkeypatch):
     grid = write(GRID.format(lr=0.05))
     _, runs, _ = sweep.read_grid(Path(grid))

@@ -20,9 +20,10 @@ from data.noise import realised_rate
 from data.seeds import generator, role_seed, with_weight_seed
 from models import build_model, check_net
 from runs.resuming import take_over
-from runs.run_folder import RunFolder, check_free
+from runs.run_folder import OnlookersFolder, RunFolder, check_free
 from supervision.losses import cross_entropy
-from supervision.table import PredictionTable
+from supervision.tables import kept_classes, new_table
+from training import distributed
 from training.loop import TrainingState, fit, make_optimizer
 from training.observers import EpochLog, ProgressBar, TableUpdater, WandbTracker, check_tracking
 from utils import get_loaders, noise_in_words
@@ -45,10 +46,17 @@ class Experiment:
         selects: whether best epochs are chosen and a table is kept; the path scripts do neither.
         also_check: called with the LabelledData once it is there, to raise BadInput.
         """
-        self.args, self.folder, self._also_check, self.selects = args, Path(folder), also_check, selects
+        distributed.start(args)
+        self.args, self._also_check, self.selects = args, also_check, selects
         self.hardware = self.dataset = self.data = None
         self.train_loader = self.valid_loader = self.test_loader = None
-        self.before = take_over(args, self.folder, problems)  # environment.json of the run to go on with, or None
+
+        def from_disk():
+            before = take_over(args, Path(folder), problems)  # environment.json of the run to go on with, or None
+            return Path(folder), before, vars(args)
+
+        self.folder, self.before, settings = distributed.of_first(from_disk)
+        vars(args).update(settings)
         if args.data_seed is None:
             args.data_seed = args.seed
         with problems.collect():
@@ -62,9 +70,12 @@ class Experiment:
                 if not self.dataset.needs_download:
                     self.data = load_data(args, self.dataset)
         with problems.collect():
+            distributed.check(args)
             check_tracking(args)
         if args.batch_size == 1 and args.norm == "batch":
             problems.add("--batch_size 1: BatchNorm needs two samples; give 2 or more, or --norm group")
+        if self.dataset and selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
+            problems.add(f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many")
         if self.dataset and not problems.broken & {"net", "width", "norm"}:
             with problems.collect():
                 check_net(
@@ -79,7 +90,7 @@ class Experiment:
             with problems.collect():
                 also_check(self.data)
         with problems.collect():
-            check_free(self.folder, args)
+            distributed.of_first(check_free, self.folder, args)
 
     @property
     def ready(self):
@@ -104,18 +115,25 @@ class Experiment:
         self.hardware.apply()
         if self.args.resume and not self.before:
             print(f"{self.folder}: there is nothing to go on with yet; the run starts")
-        if self.data is None:
-            self.data = load_data(self.args, self.dataset)
-            if self._also_check:
-                self._also_check(self.data)
-        if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
-            self._build_model()
-        self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)
+        with distributed.first_alone():
+            if self.data is None:
+                self.data = load_data(self.args, self.dataset)
+                if self._also_check:
+                    self._also_check(self.data)
+            if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
+                self._build_model()
+            loaders = get_loaders(self.args, self.data)
+        for loader in filter(None, loaders):
+            loader.rank, loader.world_size = distributed.RANK, distributed.WORLD_SIZE
+        self.train_loader, self.valid_loader, self.test_loader = loaders
         print(self._summary())
         if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
         self.hardware.decide_compile(self._seconds_per_step, self.args.epochs * len(self.train_loader))
+        self.hardware.compiled = distributed.of_first(lambda: self.hardware.compiled)
         print(f"running on {self.hardware}")
+        if distributed.WORLD_SIZE > 1:
+            print(distributed.advice(self.args))
         if self.before and (differ := self.hardware.differences(self.before)):
             print(f"the run so far had {differ}: it goes on, but not bit for bit as it would have")
         return self
@@ -159,12 +177,17 @@ class Experiment:
     def new_run(self, path=None, **resolved):
         """A RunFolder at path (default: the experiment's folder)."""
         resolved["augment"] = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
-        return RunFolder.open(path or self.folder, self.args, self.data, self.hardware, **resolved)
+        path, run = path or self.folder, None
+        if distributed.RANK == 0:
+            run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
+        resumes = distributed.of_first(lambda: run.resumes)
+        return run or OnlookersFolder(path, self.hardware, resumes)
 
     def new_table(self):
-        """A PredictionTable for train() to fill."""
+        """A table of the kind that --table names, for train() to fill."""
         sizes = self.dataset.num_train, self.dataset.num_classes
-        return PredictionTable(*sizes, self.args.smoothing, self.hardware.device)
+        settings = {"in_use": self.data.train_idx, "scratch": self.folder}
+        return new_table(self.args.table, *sizes, self.args.smoothing, self.hardware.device, **settings)
 
     def train(
         self,
@@ -205,7 +228,7 @@ class Experiment:
             run.restore(state)
             if state.update:
                 print(f"{run.path}: {_progress(state, args)}")
-            if args.wandb != "disabled" and state.epoch < args.epochs:
+            if args.wandb != "disabled" and state.epoch < args.epochs and distributed.RANK == 0:
                 observers.append(WandbTracker(state, args, run.path))
             fit(
                 state,
@@ -219,6 +242,7 @@ class Experiment:
                 observers=observers,
             )
             run.finish(state)
+        distributed.barrier()  # what rank 0 wrote can be read
         return run, state
 
     def tell_result(self, run, state, *commands):
@@ -235,9 +259,12 @@ class Experiment:
         """A TrainingState at its start: fresh network, optimiser and loader generators, from the seed alone."""
         args = self.args
         model = with_weight_seed(args.seed, self._build_model)
+        if args.sync_bn:
+            model = distributed.with_sync_bn(model)
         self.train_loader.order = generator(args.seed, "order")
         self.train_loader.augmentation = generator(args.seed, "augmentation")
         torch.manual_seed(role_seed(args.seed, "dropout"))
+        distributed.own_dropout()
         self.hardware.place(model)
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
 

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import Interrupted, RunFailure
-from common.interruption import noted_signals, stop_if_asked
+from common.interruption import noted_signals
 from supervision.losses import cross_entropy
+from training import distributed
 from utils import expected_calibration_error
 
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU
@@ -101,12 +102,12 @@ def probabilities(logits, temperature=1.0):
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on where it was: kept in one object, saved as last.pt.
+    """All that a run needs to go on where it was: kept in one object, saved as last.pt by rank 0.
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
     PathRecorders, by name. observers: whose states are kept, where they have one. so_far: the epoch in hand, None
     between epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the
-    update after which last.pt was written.
+    update after which last.pt was written. ddp: the DistributedDataParallel of the model, among several processes.
     """
 
     model: torch.nn.Module
@@ -122,6 +123,7 @@ class TrainingState:
     rows: list = field(default_factory=list)
     tracking: str | None = None
     saved_at: int | None = None
+    ddp: torch.nn.Module | None = None
 
     @property
     def best(self):
@@ -172,6 +174,7 @@ class TrainingState:
             torch.cuda.set_rng_state(state["cuda_generators"][0], self.loader.device)
         if self.loader.device.type == "mps" and "mps_generator" in state:  # it was not always saved
             torch.mps.set_rng_state(state["mps_generator"])
+        distributed.own_dropout()
 
     def _parts(self):
         return [name for name in ("model", "optimizer", "scaler", "loader", "table") if getattr(self, name) is not None]
@@ -198,29 +201,51 @@ def learning_rate(epoch, args):
     return rate * min(1, (epoch + 1) / max(args.warmup, 1))
 
 
-def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=lambda: None):
+def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=lambda: None, accumulate=1):
     """One pass over the training set, or the rest of one that was stopped. Returns train_loss, train_acc_noisy,
     train_acc_clean, train_ece.
 
-    forward: x -> float32 logits. target(x, label, idx, logits) -> p_tar (B, K). loss(logits, p_tar) -> scalar.
+    forward: x -> float32 logits. target(x, label, idx, logits) -> p_tar (B, K). loss(logits, p_tar) -> scalar, the mean
+    over its samples. accumulate: parts in which a batch is computed, one after the other.
     The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
     hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
     so_far = begin_epoch(state, lr, observers)
-    for x, y, ny, idx in state.loader.batches(so_far.updates):
+    for number, (x, y, ny, idx) in enumerate(state.loader.batches(so_far.updates), so_far.updates):
         tell(observers, "before_update", state.update, state.model)
-        logits = forward(x)
-        seen = logits.detach()
-        value = loss(logits, target(x, ny, idx, seen))
-        tell(observers, "after_forward", state.update, state.epoch, idx, seen)
         state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(value).backward()
+        size = state.loader.size_of(number)
+        # target and gradient are of this rank's share of the batch, all else is of the whole
+        seen, value = backward(state, forward, target, loss, (x, ny, idx), size, accumulate)
+        seen, value, y, ny, idx = distributed.whole_batch(size, seen, value, y, ny, idx)
+        tell(observers, "after_forward", state.update, state.epoch, idx, seen)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         end_update(state, value, seen, y, ny)
         between_updates()
     check_finite(state)
     return so_far.figures()
+
+
+def backward(state, forward, target, loss, share, size, parts):
+    """Add the gradient of the mean loss over a batch of `size` samples, of which this process has a share (x, label,
+    idx), in parts. Returns the share's logits, detached, and mean loss."""
+    seen, values = [], []
+    chunks = [share] if parts == 1 else list(zip(*(whole.chunk(parts) for whole in share), strict=True))
+    for x, label, idx in chunks:
+        alone = state.ddp and len(seen) + 1 < len(chunks)  # the ranks add up their gradients with the last part's
+        with state.ddp.no_sync() if alone else contextlib.nullcontext():
+            logits = forward(x)
+            seen.append(logits.detach())
+            # without a sample the mean would be NaN; the other ranks wait for gradients, of zero
+            value = loss(logits, target(x, label, idx, seen[-1])) if len(x) else logits.sum()
+            weight = len(x) * distributed.WORLD_SIZE / size  # DistributedDataParallel takes the mean over the ranks
+            state.scaler.scale(value if weight == 1 else value * weight).backward()
+            values.append(value.detach())
+    if len(chunks) == 1:
+        return seen[0], values[0]
+    mean = sum(value * len(logits) for value, logits in zip(values, seen, strict=True)) / len(share[0])
+    return torch.cat(seen), mean
 
 
 def begin_epoch(state, lr, observers=()):
@@ -281,14 +306,15 @@ def _diverged(state):
 def predict(model, forward, loader):
     """(logits (n, K) float32, y, ny, idx), in eval mode, over one pass of a loader; the mode is restored.
 
-    Interrupted, within a run that was asked to stop.
+    Each rank computes its share, and all have the result. Interrupted, within a run that was asked to stop.
     """
     was_training, batches = model.training, []
     model.eval()
+    distributed.share_buffers(model)
     try:
-        for x, y, ny, idx in loader:
-            stop_if_asked()
-            batches.append((forward(x), y, ny, idx))
+        for number, (x, y, ny, idx) in enumerate(loader):
+            distributed.stop_if_asked()
+            batches.append(distributed.whole_batch(loader.size_of(number), forward(x), y, ny, idx))
     finally:
         model.train(was_training)
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -328,32 +354,31 @@ def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, 
     run: the RunFolder that keeps metrics, checkpoints and tables. valid: loader or None: then the test set
     chooses. Returns the state. Asked to stop (SIGINT, SIGTERM), it saves and raises Interrupted.
     """
-    forward = hardware.forward_of(state.model)
+    state.ddp = distributed.parallel(state.model)
+    forward, in_training = hardware.forward_of(state.model), hardware.forward_of(state.ddp or state.model)
 
     def between_updates():
-        stop_if_asked()
-        if run.time_to_save():
+        if distributed.stop_if_asked(run.time_to_save()):
             check_finite(state)
             run.save(state)
 
-    with noted_signals(), saved_when_stopped([(state, run)]):
+    with noted_signals(), saved_when_stopped(state, run):
         while state.epoch < args.epochs:
             lr = learning_rate(state.epoch, args)
-            figures = train_epoch(state, forward, target, loss, lr, observers, between_updates)
+            figures = train_epoch(state, in_training, target, loss, lr, observers, between_updates, args.accumulate)
             end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test, observers)
     return state
 
 
 @contextlib.contextmanager
-def saved_when_stopped(trainings, make_ready=lambda: None):
-    """Save all (state, run) when the block is Interrupted, and say so. make_ready(): called before."""
+def saved_when_stopped(state, run):
+    """Save when the block is Interrupted, and say so."""
     try:
         yield
     except Interrupted as found:
-        make_ready()
-        for state, run in trainings:
-            check_finite(state)
-            run.save(state)
+        check_finite(state)
+        run.save(state)
+        distributed.barrier()  # no rank ends before rank 0 has saved
         raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
 
 

@@ -21,7 +21,8 @@ class TableUpdater:
         self.table, self.temperature = table, temperature
 
     def after_forward(self, update, epoch, idx, logits):
-        self.table.update(idx, probabilities(logits, self.temperature))
+        own = slice(self.table.rank, None, self.table.world_size) if self.table.collective else slice(None)
+        self.table.update(idx[own], probabilities(logits, self.temperature)[own])
 
 
 class TrainingPath:

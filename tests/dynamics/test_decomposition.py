@@ -254,6 +254,35 @@ def test_any_classifier_is_decomposed_as_finite_differences_say_and_left_as_it_w
     torch.testing.assert_close(central_difference(model, x[:2], x[2:], target, 0.1, 1e-4), expected)  # it still trains
 
 
+class Texts(nn.Module):
+    """A classifier of token numbers (B, 6): a small transformer, the mean over its steps, a linear layer."""
+
+    def __init__(self, num_tokens=20, width=8):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(num_tokens, width), nn.Embedding(6, width)
+        layer = nn.TransformerEncoderLayer(width, 2, 16, activation="gelu", batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(width, 3)
+
+    def forward(self, x):
+        hidden = self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device))
+        return self.head(self.encoder(hidden).mean(1))
+
+
+@pytest.mark.parametrize("way", ["gradients", "push_forward", None])
+def test_a_transformer_on_random_text_is_decomposed_text_by_text(way):
+    """Against steps that are really taken: all texts at once, and each of them alone."""
+    torch.manual_seed(0)
+    model, texts = Texts().double().eval(), torch.randint(20, (11, 6))
+    observed, updated = texts[:7], texts[7:]
+    target = F.one_hot(torch.tensor([0, 1, 2, 1]), 3).double()
+    step = decompose_step(model, observed, updated, target, 0.1, way=way)
+    expected = central_difference(model, observed, updated, target, 0.1, 1e-4)
+    torch.testing.assert_close(step.predicted.sum(1), expected, rtol=1e-5, atol=1e-10)
+    for u in range(4):
+        alone = central_difference(model, observed, updated[u : u + 1], target[u : u + 1], 0.1 / 4, 1e-4)
+        torch.testing.assert_close(step.predicted[:, u], alone, rtol=1e-5, atol=1e-10)
+
+
 def test_where_pushing_forward_would_be_cheaper_but_is_not_possible_gradients_are_taken():
     torch.manual_seed(0)
     model = Sequences(Glance(4, 2)).double()

@@ -7,8 +7,6 @@ import html.parser
 import io
 import json
 import re
-import shutil
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from common.untrusted import as_cell
 from data.label_files import Marks, read_marks
 from paths import report
 from paths.report import write_report
+from tests.paths.browser import Page, wait_until
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -286,38 +285,8 @@ def test_arguments_that_do_not_fit_are_named(tmp_path, changes, message):
 # ---------------------------------------------------------------------------------------- the browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    chromedriver = shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("needs Chromium and chromedriver")
-    folder = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    driver.downloads = folder / "downloads"
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """A page in the browser, as its reader uses it."""
-
-    def __init__(self, browser):
-        self.browser = browser
-
-    def all(self, selector):
-        return self.browser.find_elements("css selector", selector)
-
-    def one(self, selector):
-        (found,) = self.all(selector)
-        return found
+class Report(Page):
+    """The page of suspects, as its reader uses it."""
 
     def card(self, idx):
         return self.one(f'.card[data-idx="{idx}"]')
@@ -329,16 +298,6 @@ class Page:
     def selected(self):
         return int(self.one(".card.selected").get_attribute("data-idx"))
 
-    def press(self, *keys):
-        """To whatever has the focus."""
-        for key in keys:
-            self.browser.switch_to.active_element.send_keys(KEYS.get(key, key))
-
-    def choose(self, selector, value):
-        from selenium.webdriver.support.ui import Select
-
-        Select(self.one(selector)).select_by_value(str(value))
-
     def choice(self, idx):
         """The class chosen on a card that is marked wrong."""
         return int(self.one(f'.card[data-idx="{idx}"] select.choice').get_property("value"))
@@ -346,19 +305,6 @@ class Page:
     def search(self, text):
         self.one("#search").clear()
         self.one("#search").send_keys(text)
-
-    def text(self, selector):
-        return self.one(selector).text
-
-    def run(self, script):
-        return self.browser.execute_script(script)
-
-    def reload(self):
-        self.browser.refresh()
-
-    def resize(self, width, height):
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def export(self):
         """The text of the marks.csv that the button gives."""
@@ -369,41 +315,15 @@ class Page:
         return file.read_text()
 
 
-KEYS = {"left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "enter": "\ue007", "escape": "\ue00c"}
-KEYS |= {"backspace": "\ue003", "delete": "\ue017"}
-
-
-def wait_until(holds, seconds=10):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
-
-
 @pytest.fixture
-def opened(tmp_path, browser):
-    """opened(**changes): the page of example(**changes) in the browser. Afterwards: no error, no request."""
-    page, files = Page(browser), []
+def opened(tmp_path, load):
+    """opened(**changes): the page of example(**changes) in the browser."""
 
     def opened(width=1400, height=900, **changes):
         written(tmp_path, **changes)
-        page.resize(width, height)
-        files.append((tmp_path / "report.html").as_uri())
-        browser.get(files[-1])
-        return page
+        return load(tmp_path / "report.html", width, height, Report)
 
-    browser.get_log("browser"), browser.get_log("performance")
-    yield opened
-    assert browser.get_log("browser") == []  # what the policy forbids is logged here, and errors
-    log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith(("data:", "blob:", "chrome:", "chrome-untrusted:"))} <= set(
-        files
-    )
-    resources = browser.execute_script('return performance.getEntriesByType("resource").map((e) => e.name)')
-    assert [name for name in resources if not name.startswith("data:")] == []
-    browser.execute_script("localStorage.clear(); window.onbeforeunload = null")
-    browser.get("about:blank")
+    return opened
 
 
 def test_the_first_card_is_the_most_suspicious(opened):

@@ -229,6 +229,11 @@ def test_a_table_on_the_gpu_holds_the_same_averages():
     assert torch.equal(on_gpu.visited.cpu(), on_cpu.visited)
 
 
+def test_rows_are_read_by_idx():
+    table = filled()
+    assert torch.equal(table.rows(torch.tensor([2, 1, 2])), rows([0.1, 0.2, 0.7], [0, 0, 0], [0.1, 0.2, 0.7]))
+
+
 # ------------------------------------------------------------------------------------------- state dict
 
 
@@ -262,6 +267,8 @@ def test_plain_numpy_reads_a_saved_table(tmp_path):
     values = np.load(tmp_path / "q_smooth.npy")
     assert values.shape == (5, 3) and values.dtype == np.float32 and values.flags.c_contiguous
     assert np.array_equal(values, table.values.numpy())
+    np.save(tmp_path / "plain.npy", table.values.numpy())
+    assert (tmp_path / "plain.npy").read_bytes() == (tmp_path / "q_smooth.npy").read_bytes()
     assert not values[[1, 3, 4]].any()
 
 
@@ -315,6 +322,16 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, kept, with_json):
     if not with_json:
         sidecar_path(path).unlink()
     assert str(path) in refusal(path)
+
+
+def test_rows_that_got_lost_are_not_taken_for_rows_never_visited(tmp_path):
+    table = filled()
+    table.save(tmp_path / "q.npy")
+    described = json.loads((tmp_path / "q.json").read_text())
+    table.values[2] = 0
+    table.save(tmp_path / "lost.npy", {})  # its own .json still counts two rows
+    assert json.loads((tmp_path / "lost.json").read_text())["rows_visited"] == described["rows_visited"] == 2
+    assert "rows_visited" in refusal(tmp_path / "lost.npy")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]"])
@@ -455,7 +472,7 @@ def test_a_full_disk_leaves_the_old_table_and_names_the_file(tmp_path, monkeypat
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(table_module.np, "save", full)
+    monkeypatch.setattr(table_module, "write_npy", full)
     with pytest.raises(OSError) as found:
         table.save(tmp_path / "q.npy")
     assert found.value.filename == str(tmp_path / "q.npy")

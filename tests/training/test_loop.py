@@ -25,7 +25,9 @@ CPU = Hardware(torch.device("cpu"), dtype=None, channels_last=False, compiled=Fa
 
 
 def settings(**changes):
-    defaults = dict(lr=0.1, scheduler="cosine", epochs=3, warmup=0, momentum=0.9, weight_decay=5e-4, eval_train=False)
+    defaults = dict(
+        lr=0.1, scheduler="cosine", epochs=3, warmup=0, momentum=0.9, weight_decay=5e-4, eval_train=False, accumulate=1
+    )
     return SimpleNamespace(**{**defaults, **changes})
 
 

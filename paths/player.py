@@ -1,0 +1,153 @@
+"""player.html: every sample's learning path as a moving dot, in one file that needs no network.
+
+The page is player_page.html with player_page.css and player_page.js in it, put together as report.html is. A dot lies
+where a linear map takes its prediction: class k's corner of the simplex goes to a corner of the picture.
+"""
+
+import gzip
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.files import whole_file
+from common.plots import evenly
+from paths.measures import chunks, default_smoothing
+from paths.report import _base64, _hash, _jpeg, _tiled
+
+MOST_BYTES = 20_000_000  # of the page
+MOST_STEPS = 100
+MOST_SAMPLES = 2000
+MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the page is made and shown
+PATH_SHARE = 0.7  # of the page's bytes; pictures have what is left
+SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first whose pictures fit
+MARKED = 0.25  # of the dots at most are there because somebody marked them
+KINDS = OTHER, EASY, HARD, WRONG = range(4)
+
+
+def write_player(analysis, out):
+    """Write the page of a paths.analysis.Analysis to the file `out`, whole or not at all."""
+    recorded = analysis.recorded
+    kinds = kinds_of(analysis)
+    featured = featured_of(analysis, kinds)
+    wanted = chosen_samples(analysis, featured)
+    steps = evenly(recorded.path.shape[1], MOST_STEPS)
+    rows, packed = _packed(recorded.path, wanted, steps)
+    place = {row: i for i, row in enumerate(rows.tolist())}
+    truth = analysis.suggestion if recorded.clean is None else recorded.clean
+    data = {
+        "classNames": [str(name) for name in recorded.class_names],
+        "stepName": recorded.step_name,
+        "steps": steps.tolist(),
+        "idx": rows.tolist(),
+        "given": recorded.given[rows].tolist(),
+        "truth": truth[rows].tolist(),
+        "known": recorded.clean is not None,
+        "kind": kinds[rows].tolist(),
+        "mark": [str(mark) for mark in analysis.mark[rows]],
+        "featured": {kind: [place[row] for row in found if row in place] for kind, found in featured.items()},
+        "hardest": "the label's mean probability" if recorded.true_probs is None else "the distance of the label to p*",
+        "smoothing": default_smoothing(len(steps)),
+    }
+    template, style, script = (_part(kind) for kind in ("html", "css", "js"))
+    used = len(json.dumps(data)) + len(packed) + len(template + style + script) + 20 * len(rows) + 2000
+    sheet = None if recorded.images is None else _sheet(recorded.images, rows, MOST_BYTES - used)
+    data["sheet"] = sheet and {name: sheet[name] for name in ("row", "cell", "sizes")}
+    parts = {
+        "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'",
+        "name": html.escape(recorded.name),
+        "count": f"{len(rows):,}",
+        "note": html.escape(_note(analysis, rows, steps, sheet)),
+        "style": style,
+        "script": script,
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        "path": packed,
+        "sheet": sheet["jpeg"] if sheet else "",
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    with whole_file(out) as f:
+        f.write(page.encode("utf-8", "replace"))
+
+
+def kinds_of(analysis):
+    """(N,) WRONG where the label is (a suspect where nobody knows); of the others the hardest tenth and easier half."""
+    kinds, order = np.full(len(analysis.recorded.given), OTHER), analysis.order
+    wrong = analysis.recorded.wrong
+    is_wrong = np.isin(order, order[: analysis.num_suspects]) if wrong is None else wrong[order]
+    right = order[~is_wrong]
+    right = right[np.argsort(-analysis.difficulty[1][right], kind="stable")]
+    kinds[right[: len(right) // 10]] = HARD
+    kinds[right[len(right) - len(right) // 2 :]] = EASY
+    kinds[order[is_wrong]] = WRONG
+    return kinds
+
+
+def featured_of(analysis, kinds):
+    """{kind: idx} of the samples whose pictures are shown all the time."""
+    drawn = [i for rows in analysis.groups().values() for i in rows]
+    return {kind: [i for i in drawn if kinds[i] == kind] for kind in (EASY, HARD, WRONG)}
+
+
+def chosen_samples(analysis, featured):
+    """At most MOST_SAMPLES idx: featured ones, marked ones, others at random; so the first n are a fair choice, too."""
+    rng, order = np.random.default_rng(0), np.sort(analysis.order)
+    marked = order[analysis.mark[order] != ""]
+    first = [*sum(featured.values(), []), *rng.permutation(marked)[: int(MARKED * MOST_SAMPLES)]]
+    return np.array(list(dict.fromkeys([*first, *rng.permutation(order)])))[:MOST_SAMPLES]
+
+
+def _packed(path, rows, steps):
+    """(the first of the rows that fit, their path (n, T, K) as bytes in base64, gzipped, 255 for probability 1)."""
+    limit = PATH_SHARE * MOST_BYTES
+    rows = rows[: max(1, MOST_VALUES // (len(steps) * path.shape[2]))]
+    q = np.concatenate([q[:, steps].T for _, q in chunks(path[rows])])
+    q = (q * 255).round().clip(0, 255).astype(np.uint8)
+    while True:
+        packed = _base64(gzip.compress(q.tobytes(), 6, mtime=0))
+        if len(packed) <= limit or len(q) == 1:
+            return rows[: len(q)], packed
+        q = q[: max(1, int(len(q) * 0.95 * limit / len(packed)))]
+
+
+def _sheet(images, rows, most):
+    """All pictures in one JPEG, as large as `most` bytes allow; None where none fits."""
+    found = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
+    found = [np.asarray(image) for block in found for image in block]
+    for side in SIDES:
+        small = [_shrunk(image, side) for image in found]
+        sheet, cell = _tiled(small)
+        jpeg = _base64(_jpeg(sheet, np.inf))
+        if len(jpeg) <= most:
+            sizes = [[image.shape[1], image.shape[0]] for image in small]
+            largest = max(max(image.shape[:2]) for image in found)
+            row = sheet.shape[1] // cell
+            return {"jpeg": jpeg, "row": row, "cell": cell, "sizes": sizes, "side": side, "largest": largest}
+    return None
+
+
+def _shrunk(image, side):
+    small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(small).reshape(small.height, small.width, -1)
+
+
+def _note(analysis, rows, steps, sheet):
+    """What is not shown, or not as it is."""
+    recorded, said = analysis.recorded, []
+    num_samples, num_steps = len(analysis.order), recorded.path.shape[1]
+    if len(rows) < num_samples:
+        said.append(f"{len(rows):,} of {num_samples:,} samples, drawn at random, marked ones first")
+    if len(steps) < num_steps:
+        said.append(f"{len(steps)} of {num_steps:,} {recorded.step_name}s")
+    said.append("probabilities to 1/255; dots of one place are spread a little")
+    if recorded.images is not None and (sheet is None or sheet["largest"] > sheet["side"]):
+        said.append("no pictures" if sheet is None else f"pictures of {sheet['side']} pixels")
+    return f"Shown: {'; '.join(said)}."
+
+
+def _part(kind):
+    return Path(__file__).with_name(f"player_page.{kind}").read_text(encoding="utf-8")

@@ -1,0 +1,167 @@
+"""The prediction table for thousands of classes: of each row the k largest entries, and the mass of the rest.
+
+It is used as PredictionTable is (needs supervision/table.py, torch and numpy), and there is never a dense (N, K): a
+batch's rows are made dense in float32, averaged, and packed again.
+"""
+
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from supervision.table import PredictionTable, read_sidecar, sidecar_path, write_table
+
+SAMPLED = 1000  # rows that are kept dense beside it, to know its error
+SMALLEST = 6e-8  # that float16 holds: where a logarithm clips
+
+
+class SparseTable(PredictionTable):
+    """k + 1 numbers a row: read, the mass of the rest is spread evenly over the classes that are not kept.
+
+    index: (N, k), int16 up to 65,536 classes (to be read as uint16), int32 above. value: (N, k) float16. rest: (N,)
+    float32. A change below 2^-11 of a value may be lost in float16, which keeps an average within 2^-11 / smoothing of
+    where it should be: 1 % at .05. in_use: (n,) rows that will be visited (by default all), of which 1,000 drawn ones
+    are kept dense, too.
+    """
+
+    ending = ".npz"
+    stores = ("index", "value", "rest")
+
+    def __init__(self, num_samples, num_classes, k, smoothing, device="cpu", in_use=None):
+        if not 1 <= k <= num_classes:
+            raise ValueError(f"k must lie between 1 and the {num_classes} classes, not {k}")
+        self._start(smoothing, num_samples, device)
+        self.num_classes, self.k = num_classes, k
+        self.index = torch.zeros(num_samples, k, dtype=index_type(num_classes), device=device)
+        self.value = torch.zeros(num_samples, k, dtype=torch.float16, device=device)
+        self.rest = torch.zeros(num_samples, device=device)
+        in_use = np.arange(num_samples) if in_use is None else np.asarray(in_use)
+        sampled = np.sort(np.random.default_rng(0).permutation(in_use)[:SAMPLED])
+        self.sampled = torch.as_tensor(sampled, dtype=torch.int64, device=device)
+        # A last row of no sample: for what is not sampled, where a GPU would have to be waited for to leave it out
+        self.dense = PredictionTable(len(self.sampled) + 1, num_classes, smoothing, device)
+
+    @property
+    def shape(self):
+        return len(self.visited), self.num_classes
+
+    def _pack(self, rows):
+        value, index = rows.topk(self.k, 1)
+        value = value.half()
+        rest = (rows.sum(1) - value.float().sum(1)).clamp_min(0)  # what rounding took is in it
+        return index.to(self.index.dtype), value, rest
+
+    def _unpack(self, index, value, rest):
+        others = max(self.num_classes - self.k, 1)
+        rows = (rest / others)[:, None].repeat(1, self.num_classes)
+        index = index.long() & (0xFFFF if index.dtype == torch.int16 else -1)
+        return rows.scatter_(1, index, value.float())
+
+    @torch.no_grad()
+    def update(self, idx, prob):
+        """As PredictionTable.update."""
+        super().update(idx, prob)
+        if not len(self.sampled):
+            return
+        idx, prob = (torch.as_tensor(v).to(self.visited.device) for v in (idx, prob))
+        place = torch.searchsorted(self.sampled, idx.long()).clamp_max(len(self.sampled) - 1)
+        is_sampled = self.sampled[place] == idx
+        if idx.device.type == "cpu":
+            place, prob = place[is_sampled], prob[is_sampled]
+        else:
+            place = torch.where(is_sampled, place, len(self.sampled))
+        self.dense.update(place, prob)
+
+    def error(self):
+        """What the sampled rows, as they are read, are off from those kept dense; None while none was visited.
+
+        rows: how many were visited. l1: mean of sum_k |p_k - q_k|. kl: mean of sum_k p_k log(p_k / q_k), p dense, q
+        clipped at 6e-8. same_argmax: the share of rows whose largest class is the same.
+        """
+        there = self.dense.visited[:-1]
+        dense, ours = self.dense.values[:-1][there], self.rows(self.sampled[there])
+        if not len(dense):
+            return None
+        kl = torch.xlogy(dense, dense) - torch.xlogy(dense, ours.clamp_min(SMALLEST))
+        return {
+            "rows": len(dense),
+            "l1": float((dense - ours).abs().sum(1).mean()),
+            "kl": float(kl.sum(1).mean()),
+            "same_argmax": float((dense.argmax(1) == ours.argmax(1)).double().mean()),
+        }
+
+    def error_in_words(self):
+        found = self.error() or dict.fromkeys(("rows", "l1", "kl", "same_argmax"), 0)
+        return (
+            "the sparse table against {rows} rows kept dense: mean L1 {l1:.3g}, KL {kl:.3g}, "
+            "the same largest class in {same_argmax:.1%}".format(**found)
+        )
+
+    def state_dict(self):
+        """For anybody's checkpoint: what the table holds, and the rows that are kept dense."""
+        return {**super().state_dict(), "sampled": self.sampled, "dense": self.dense.state_dict()}
+
+    def load_state_dict(self, state):
+        """Take over a state_dict() of a table of the same shape and k (ValueError otherwise)."""
+        super().load_state_dict(state)
+        self.sampled = state["sampled"].to(self.visited.device)
+        self.dense.load_state_dict(state["dense"])
+
+    def save(self, path, metadata=None):
+        """Write path (.npz: index (N, k) uint16 or int32, value (N, k) float16, rest (N,) float32) and a .json.
+
+        As PredictionTable.save; the .json holds k, and the error against the sampled rows, too.
+        """
+        arrays = {name: getattr(self, name).cpu().numpy() for name in self.stores}
+        arrays["index"] = as_saved(arrays["index"])
+        described = {**self._described(metadata), "k": self.k, "error": self.error()}
+        write_table(path, partial(np.savez, **arrays), described)
+
+    @classmethod
+    def load(cls, path):
+        """The table saved at path, on the CPU, to be read and updated; no rows are kept dense beside it.
+
+        Never unpickles. ValueError names the file and what is wrong with it.
+        """
+        sidecar = read_sidecar(path, needed=True)
+        arrays = _read_arrays(path)
+        try:
+            (num_samples, num_classes), k = sidecar["shape"], sidecar["k"]
+            table = cls(0, num_classes, k, 1)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ValueError(f"{sidecar_path(path)}: does not describe a sparse table ({problem})") from None
+        for name in cls.stores:
+            found, wanted = arrays[name], as_saved(getattr(table, name).numpy())
+            if found.dtype != wanted.dtype or found.shape != (num_samples, *wanted.shape[1:]):
+                raise ValueError(f"{path}: {name} is {found.shape} of {found.dtype}, which its .json does not describe")
+        index, value, rest = (arrays[name] for name in cls.stores)
+        total = value.sum(1, dtype=np.float32) + rest
+        in_order = (index < num_classes).all() and (value >= 0).all() and (rest >= 0).all()  # NaN is no more than 0
+        if not in_order or not (np.isclose(total, 1, atol=1e-3) | (total == 0)).all():
+            raise ValueError(f"{path}: its rows are not distributions (entries >= 0 that sum to 1); make it anew")
+        table.index = torch.from_numpy(index.view(f"i{index.itemsize}"))
+        table.value, table.rest, table.visited = (torch.from_numpy(v) for v in (value, rest, total > 0))
+        table._fit(path, sidecar)
+        return table
+
+
+def index_type(num_classes):
+    return torch.int16 if num_classes <= 2**16 else torch.int32
+
+
+def as_saved(array):
+    """int16 as uint16, which torch has hardly an operation for; others as they are."""
+    return array.view(np.uint16) if array.dtype == np.int16 else array
+
+
+def _read_arrays(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size:
+                raise ValueError("it claims to hold more than there is in it")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in SparseTable.stores}
+    except Exception as problem:  # numpy and zipfile have a dozen kinds for a damaged file
+        raise ValueError(f"{path}: not a readable .npz of {', '.join(SparseTable.stores)} ({problem})") from None
