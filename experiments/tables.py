@@ -56,6 +56,8 @@ def stars(differences):
 
 
 def mean_and_spread(values):
+    if not len(values):
+        return "-"
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
