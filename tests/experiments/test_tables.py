@@ -18,6 +18,11 @@ def test_the_tables_of_the_results_page_are_those_of_the_committed_rows():
     assert on_page >= {file.stem for file in (tables.HERE / "raw").glob("*.csv")}
 
 
+def test_the_pictures_of_the_results_page_are_there():
+    for file in re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE):
+        assert (tables.RESULTS.parent / file).is_file(), file
+
+
 def short(number):
     return f"{number:.3f}".lstrip("0")
 
