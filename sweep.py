@@ -123,7 +123,7 @@ def read_rows(file: Path) -> list[dict]:
 def write_rows(file: Path, rows: list[dict]):
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file, "w") as f:
-        writer = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(f, comparison.with_more(COLUMNS, rows), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -323,10 +323,9 @@ def run_all(waiting, jobs: int, start, finish):
 
 def main(argv=None):
     """Run the script."""
-    args, problems = make_parser().parse_collecting(argv)
+    args = make_parser().parse_args(argv)
     if args.action == "run" and len(args.paths) > 1:
-        problems.add(f"run: takes one grid, found {len(args.paths)}; run them one after another")
-    problems.stop_if_any()
+        raise BadInput(f"run: takes one grid, found {len(args.paths)}; run them one after another")
     if args.action == "table":
         table(args.paths, args.csv)
     else:
