@@ -530,6 +530,7 @@
         small.getContext("2d").drawImage(picture, ...at, ...size, 0, 0, ...size);
         parts.push(small);
       }
+      if (data.text) parts.push(element("q", "", data.text[i]));
       parts.push(element("strong", "", `label: ${classNames[given[i]]}`));
       if (truth[i] !== given[i]) parts.push(element("span", "", `${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`));
       parts.push(element("span", "now"), element("span", "quiet", `idx ${idx[i]}${data.mark[i] ? `, marked ${data.mark[i]}` : ""}`));
