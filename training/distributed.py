@@ -69,7 +69,7 @@ def _told_once(problem):
         silent = f"rank {', '.join(stuck)}" if stuck else silent
     return RunFailure(
         f"rank {RANK} of {WORLD_SIZE} waits in vain for {silent}, which has died or is stuck (torchrun's report names "
-        f"one that died); the same command with --resume goes on ({str(problem).splitlines()[0][:200]})"
+        "one that died); the same command with --resume goes on from what was saved"
     )
 
 
