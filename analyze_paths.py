@@ -76,38 +76,31 @@ def check_is_there(path):
     raise errors.BadInput(f"{path}: {found}; {known}")
 
 
-def open_all(args, problems):
-    """(Recorded, the second Recorded or None, folder to write): what is wrong with any of them is in problems."""
-    recorded = other = None
-    is_run = Path(args.path).is_dir()
-    of_arrays = ("labels", "images", "class_names", "true_probs")
-    for name in [name for name in of_arrays if is_run and getattr(args, name) is not None]:
-        problems.add(f"--{name}: a run's folder has its own; leave it out")
-    with problems.collect():
-        check_is_there(Path(args.path))
-        recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
-    if recorded and args.marks:
-        with problems.collect():
-            recorded.take_marks(args.marks)
-    if args.compare and not Path(args.compare).is_dir():
-        problems.add(f"--compare {args.compare}: there is no such folder; give a run's")
-    elif args.compare:
-        with problems.collect():
-            other = open_run(args.compare, args.data_dir, with_images=False)
-    if recorded and other:
-        check_comparable(recorded, other, args.compare, problems)
-    for i in args.idx or []:
-        if recorded and (i >= len(recorded.given) or not recorded.path[i].any()):
-            problems.add(f"--idx {i}: is not among the samples followed; samples.csv lists them")
-    if not is_run and args.data_dir is not None:
-        problems.add("--data_dir: is for a run's folder; give --images")
+def open_all(args):
+    """(Recorded, the second Recorded or None, folder to write). BadInput names the first thing that is wrong."""
+    is_run, other = Path(args.path).is_dir(), None
+    check_is_there(Path(args.path))
+    for name in ("labels", "images", "class_names", "true_probs") if is_run else ("data_dir",):
+        if getattr(args, name) is not None:
+            raise errors.BadInput(f"--{name}: a run's folder brings its own, other paths need --images; leave it out")
+    if not is_run and not args.out:
+        raise errors.BadInput("--out: say where to write, there is no run's folder")
     out = (Path(args.out) if args.out else Path(args.path) / "analysis").resolve()
-    if not is_run and not args.out and recorded:
-        problems.add("--out: say where to write, there is no run's folder")
-    elif out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
-        problems.add(f"--out {args.out or out}: is there and no earlier analysis; choose another name, or move it away")
-    elif not out.parent.is_dir():
-        problems.add(f"--out {args.out}: there is no folder {out.parent}; make it first")
+    if out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
+        raise errors.BadInput(f"--out {out}: is there and no earlier analysis; choose another name, or move it away")
+    if not out.parent.is_dir():
+        raise errors.BadInput(f"--out {args.out}: there is no folder {out.parent}; make it first")
+    recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
+    if args.marks:
+        recorded.take_marks(args.marks)
+    if args.compare:
+        if not Path(args.compare).is_dir():
+            raise errors.BadInput(f"--compare {args.compare}: there is no such folder; give a run's")
+        other = open_run(args.compare, args.data_dir, with_images=False)
+        check_comparable(recorded, other, args.compare)
+    for i in args.idx or []:
+        if i >= len(recorded.given) or not recorded.path[i].any():
+            raise errors.BadInput(f"--idx {i}: is not among the samples followed; samples.csv lists them")
     return recorded, other, out
 
 
@@ -157,13 +150,10 @@ def replace(out, new):
 
 def main(argv=None) -> Path:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    recorded = other = out = None
-    if not problems.broken:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            recorded, other, out = open_all(args, problems)
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        recorded, other, out = open_all(args)
     for message in dict.fromkeys(str(warning.message) for warning in said):
         print(f"warning: {message}", file=sys.stderr)
 

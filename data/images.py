@@ -17,7 +17,8 @@ from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
 from common.errors import BadInput, is_out_of_memory
-from common.untrusted import available_memory, printable, reason
+from common.hardware import available_memory
+from common.untrusted import printable, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 # Pillow's names of the formats that are read, whatever a file is called: of others, some start programs
@@ -31,7 +32,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MO
 warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
-def is_image(path):
+def is_image(path: Path) -> bool:
     """By its name; files such as ._x.jpg, which macOS leaves beside x.jpg, are none."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
@@ -39,12 +40,12 @@ def is_image(path):
 class Found(NamedTuple):
     """Images below a folder: sorted relative paths; the names of its own folders; in words, what is passed over."""
 
-    paths: list
-    folders: list
-    notes: list
+    paths: list[str]
+    folders: list[str]
+    notes: list[str]
 
 
-def find_images(root):
+def find_images(root: str | Path) -> Found:
     """What Found says. Links to elsewhere are followed; hidden folders hold nothing, as if they were not there.
 
     BadInput for a folder that cannot be read, which would take its images with it.
@@ -83,7 +84,7 @@ def find_images(root):
     return Found(sorted(paths), own_folders or [], notes)
 
 
-def decode(path, image_size, channels):
+def decode(path: Path, image_size: int, channels: int) -> np.ndarray:
     """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out.
 
     Of 16 bits a pixel the upper 8 are kept, of several pictures in a file the first. Raises OSError (or what else
@@ -145,44 +146,38 @@ class FolderImages:
         return int(missing) * self.image_size**2 * self.channels <= available_memory() / 2
 
     @cached_property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, or with skip_bad those that can be decoded, which decodes each file once."""
         rows = np.arange(len(self))
         if not self.skip_bad:
             return rows
         keep, bad = self.fits_in_memory(rows), {}
         for some in np.array_split(rows, -(-len(rows) // chunk_size(self.shape))):
-            pixels, problems = self._decode(some)
-            bad |= problems
-            if keep:
-                good = ~np.isin(some, list(problems))
-                self._keep(some[good], pixels[good])
+            bad |= self._decode(some, keep)[1]
         if len(bad) == len(rows):
             raise BadInput(self._complaint(bad))
         return np.setdiff1d(rows, list(bad))
 
-    def into_memory(self, rows):
+    def into_memory(self, rows: np.ndarray) -> torch.Tensor:
         """A uint8 tensor (N, S, S, C) in which these rows are decoded, each file once: all calls return the same one.
 
         Rows that nobody asked for hold anything, and take no memory.
         """
-        missing = np.asarray(rows) if self._decoded is None else np.asarray(rows)[~self._decoded[rows]]
-        self._keep(missing, self.decode_rows(missing))
+        rows = np.asarray(rows)
+        self.decode_rows(rows if self._decoded is None else rows[~self._decoded[rows]], keep=True)
         return torch.from_numpy(self._pixels)
 
-    def decode_rows(self, rows):
-        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
-        pixels, problems = self._decode(rows)
+    def decode_rows(self, rows: np.ndarray, keep: bool = False) -> np.ndarray:
+        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images.
+
+        keep: for into_memory().
+        """
+        pixels, problems = self._decode(rows, keep)
         if problems:
             raise BadInput(self._complaint(problems))
         return pixels
 
-    def _keep(self, rows, pixels):
-        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
-            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
-        self._pixels[rows], self._decoded[rows] = pixels, True
-
-    def _decode(self, rows):
+    def _decode(self, rows, keep):
         """(uint8 (len(rows), S, S, C), {row: what is wrong with its file})."""
         pixels, problems = np.empty((len(rows), *self.shape[1:]), np.uint8), {}
 
@@ -197,6 +192,11 @@ class FolderImages:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
             done = pool.map(work, range(len(rows)), rows)
             list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
+        if keep:
+            if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
+                self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
+            good = ~np.isin(rows, list(problems))
+            self._pixels[rows[good]], self._decoded[rows[good]] = pixels[good], True
         return pixels, problems
 
     def _complaint(self, problems):
@@ -208,24 +208,21 @@ class FolderImages:
         )
 
 
-def mean_and_std(images):
+def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     """Per-channel mean and standard deviation of pixels in [0, 1].
 
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    at_once = chunk_size(images.shape)
+    rows, at_once = np.arange(len(images)), chunk_size(images.shape)
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.fits_in_memory(rows):
-            decoded = images.into_memory(rows)
-            chunks = (decoded[some] for some in torch.from_numpy(rows).split(at_once))
-        else:
-            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
-    else:
-        chunks = images.split(at_once)
+            images = images.into_memory(rows)
     count = total = square = 0
-    for chunk in chunks:
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        chunk = torch.from_numpy(images.decode_rows(some)) if isinstance(images, FolderImages) else images[some]
         pixels = (chunk / 255).double().flatten(0, 2)
         count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)
     mean = total / count

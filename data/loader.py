@@ -12,6 +12,7 @@ from common.errors import RunFailure, is_out_of_memory
 from common.untrusted import printable, reason
 from data import augment
 from data.images import FolderImages
+from data.seeds import generator
 
 NCHW = torch.contiguous_format
 
@@ -65,6 +66,10 @@ class IndexedLoader:
         self.rank, self.world_size = rank, world_size
         std = torch.tensor(std, device=self.device)
         self.scale, self.shift = 1 / (255 * std), -torch.tensor(mean, device=self.device) / std
+
+    def seed(self, seed):
+        """Start the generators of order and augmentation from a run's seed."""
+        self.order, self.augmentation = generator(seed, "order"), generator(seed, "augmentation")
 
     @property
     def num_samples(self):
@@ -155,15 +160,11 @@ class IndexedLoader:
 
     def state_dict(self):
         """The generators' states: what makes the next epochs the same ones."""
-        return {name: generator.get_state() for name, generator in self._generators()}
+        return {"order": self.order.get_state(), "augmentation": self.augmentation.get_state()}
 
     def load_state_dict(self, state):
-        for name, generator in self._generators():
-            generator.set_state(state[name])
-
-    def _generators(self):
-        named = (("order", self.order), ("augmentation", self.augmentation))
-        return [(name, generator) for name, generator in named if generator is not None]
+        self.order.set_state(state["order"])
+        self.augmentation.set_state(state["augmentation"])
 
 
 class _DecodedRows:

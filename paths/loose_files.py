@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import BadInput, Problems
-from common.untrusted import count_from_one, load_npy, valid_text, whole_numbers
+from common.errors import BadInput
+from common.untrusted import check_range, class_numbers, load_npy, valid_text
 from data.images import decode, find_images
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
@@ -15,36 +15,24 @@ SIDE = 64  # pixels that images of a folder are decoded to
 
 
 def open_files(args):
-    """The Recorded path of args.path and of --labels, --images, --class_names, --true_probs. BadInput names all
-    that is wrong."""
-    problems, given, names, probs, images = Problems(), None, None, None, (None, None)
+    """The Recorded path of args.path and of --labels, --images, --class_names, --true_probs. BadInput names the
+    first that is wrong."""
     try:
         path = open_path(args.path)
     except ValueError as problem:
         raise BadInput(str(problem)) from None
     if args.labels is None:
-        problems.add("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
-    else:
-        with problems.collect():
-            given = _labels(args.labels, path)
-    if args.class_names:
-        with problems.collect():
-            names = _names(args.class_names, path.shape[2])
-    if args.true_probs:
-        with problems.collect():
-            probs = _probs(args.true_probs, path)
-    if args.images:
-        with problems.collect():
-            images = _images(args.images, len(path))
-    problems.stop_if_any()
+        raise BadInput("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
+    given = _labels(args.labels, path)
+    images, files = _images(args.images, len(path)) if args.images else (None, None)
     return Recorded(
         name=valid_text(Path(args.path).stem),
         path=path,
         given=given,
-        class_names=names or [str(k) for k in range(path.shape[2])],
-        true_probs=probs,
-        files=images[1],
-        images=images[0],
+        class_names=_names(args.class_names, path.shape[2]),
+        true_probs=_probs(args.true_probs, path) if args.true_probs else None,
+        files=files,
+        images=images,
     )
 
 
@@ -53,20 +41,16 @@ def _array(flag, file):
 
 
 def _labels(file, path):
-    labels = whole_numbers(np.asarray(_array("--labels", file)))
-    if labels.shape != path.shape[:1] or labels.dtype.kind not in "iu":
-        raise BadInput(
-            f"--labels {file}: has shape {labels.shape} of {labels.dtype}, the path has {len(path)} samples; "
-            "give a whole number for each, in the same order"
-        )
-    if labels.min() < 0 or labels.max() >= path.shape[2]:
-        wrong = labels[(labels < 0) | (labels >= path.shape[2])][0]
-        hint = count_from_one(labels, path.shape[2])
-        raise BadInput(f"--labels {file}: has the label {wrong}, the path has classes 0 to {path.shape[2] - 1}{hint}")
-    return labels.astype(np.int64)
+    labels = class_numbers(np.asarray(_array("--labels", file)), f"--labels {file}")
+    if len(labels) != len(path):
+        raise BadInput(f"--labels {file}: has {len(labels)} labels, the path {len(path)} samples; give one for each")
+    check_range(labels, path.shape[2], f"--labels {file}")
+    return labels
 
 
 def _names(file, num_classes):
+    if file is None:
+        return [str(k) for k in range(num_classes)]
     try:
         names = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as problem:

@@ -132,7 +132,15 @@ def test_order_and_augmentation_follow_from_their_own_generators():
     same_order = run(0, 2)
     assert all(torch.equal(a[3], b[3]) for a, b in zip(base, same_order, strict=True))
     assert not any(torch.equal(a[0], b[0]) for a, b in zip(base, same_order, strict=True))
-    assert not torch.equal(base[0][3], run(2, 1)[0][3])
+    other_order = run(2, 1)
+    assert not torch.equal(base[0][3], other_order[0][3])
+    by_idx = [
+        {int(i): image for x, *_, idx in batches for i, image in zip(idx, x, strict=True)}
+        for batches in (base, other_order)
+    ]
+    assert all(
+        torch.equal(image, by_idx[1][i]) for i, image in by_idx[0].items()
+    )  # shift and flip belong to the sample
 
 
 def test_an_epoch_draws_as_much_whatever_its_batches_are():

@@ -21,7 +21,7 @@ from training.loop import TrainingState, evaluate, fit, learning_rate, make_opti
 from training.observers import TableUpdater
 
 N, K = 23, 3
-CPU = Hardware(torch.device("cpu"), dtype=None, channels_last=False, compiled=False)
+CPU = Hardware(torch.device("cpu"), channels_last=False)
 
 
 def settings(**changes):
