@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-KINDS = ("auto", "none", "crop", "crop_flip")
+KINDS = ("auto", "none", "crop", "crop_flip", "resized_crop")
 
 
 def resolve(kind: str, image_size: int, channels: int) -> str:
@@ -34,6 +34,8 @@ def draw(
     draws = {}
     if kind == "none":
         return draws
+    if kind == "resized_crop":  # of the files' own pixels, whose numbers are not known here
+        return {"seed": torch.randint(2**62, (num_samples,), generator=generator)}
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) <= 64:
         reach = _reach(min(height, width))

@@ -1,5 +1,6 @@
 """The labels that are trained on: noise, then the class-balanced subset, then the validation rows."""
 
+import hashlib
 from argparse import Namespace
 from dataclasses import dataclass
 
@@ -50,8 +51,12 @@ class LabelledData:
         return [name for name, count in zip(self.dataset.class_names, there, strict=True) if not count]
 
     def fingerprints(self) -> dict[str, str]:
-        """Identify the labels in files that depend on them: SHA-256 of y and ny."""
-        return {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
+        """Identify the labels in files that depend on them: SHA-256 of y and ny, and of the paths of image files."""
+        found = {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
+        if self.dataset.train_paths:
+            paths = "\n".join(self.dataset.train_paths).encode("utf-8", "surrogateescape")
+            found["paths_sha256"] = hashlib.sha256(paths).hexdigest()
+        return found
 
 
 def check_data(args: Namespace, dataset: Dataset) -> None:

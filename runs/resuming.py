@@ -13,7 +13,8 @@ from runs.lock import check_unlocked
 # files hold is compared instead), or are compared elsewhere.
 FREE = set(
     "resume overwrite check jobs only_seed save_every save_minutes num_work wandb proj_name run_name path data_dir "
-    "human_probs teach_path true_probs ny_file device amp compile epochs accumulate dist_timeout".split()
+    "data_backend cache_dir human_probs teach_path true_probs ny_file device amp compile epochs accumulate "
+    "dist_timeout".split()
 )
 MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
 

@@ -45,6 +45,7 @@ COLUMNS = [
     *(f"valid_{f}" for f in FIGURES),
     *(f"test_{f}" for f in FIGURES),
     "seconds",
+    "seconds_waited",
 ]
 
 # What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.

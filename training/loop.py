@@ -39,6 +39,7 @@ class EpochSoFar:
 
     def __init__(self, loader_at_start):
         self.loader_at_start, self.started = loader_at_start, time.perf_counter()
+        self.waited = 0.0  # seconds, for batches
         self.losses, self.sizes = [], []  # an update each: the batch's mean loss, its samples
         self.seen = []  # tuples of (n,) tensors: confidence, predicted, given and clean label
         self._checked = 0  # losses known to be finite
@@ -50,6 +51,17 @@ class EpochSoFar:
     @property
     def seconds(self):
         return time.perf_counter() - self.started
+
+    def timed(self, batches):
+        """The batches; how long each is waited for is added up."""
+        batches = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
     @torch.no_grad()
     def add(self, value, logits, y, ny):
@@ -79,13 +91,14 @@ class EpochSoFar:
         return [torch.cat(parts) for parts in zip(*self.seen, strict=True)]
 
     def state_dict(self):
-        kept = {name: getattr(self, name) for name in ("loader_at_start", "seconds", "sizes")}
+        kept = {name: getattr(self, name) for name in ("loader_at_start", "seconds", "waited", "sizes")}
         return {**kept, "losses": torch.stack(self.losses), "seen": self._all_seen()}
 
     @classmethod
     def from_state_dict(cls, state, device):
         so_far = cls(state["loader_at_start"])
         so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
+        so_far.waited = state.get("waited", 0.0)  # it was not always saved
         so_far.losses = list(state["losses"].to(device))
         so_far.seen = [tuple(v.to(device) for v in state["seen"])]
         return so_far
@@ -227,7 +240,7 @@ def train_epoch(
     new_to_it = [observer for observer in observers if not (resumed and hasattr(observer, "state_dict"))]
     tell(new_to_it, "before_epoch", state.epoch, state.model)
     so_far = state.so_far = state.so_far or EpochSoFar(state.loader.state_dict())
-    for number, (x, y, ny, idx) in enumerate(state.loader.batches(so_far.updates), so_far.updates):
+    for number, (x, y, ny, idx) in enumerate(so_far.timed(state.loader.batches(so_far.updates)), so_far.updates):
         tell(observers, "before_update", state.update, state.model)
         state.optimizer.zero_grad(set_to_none=True)
         size = state.loader.size_of(number)
@@ -402,7 +415,7 @@ def end_epoch(state, run, args, forward, figures, valid, test, observers=()):
         row |= {f"{name}_{key}": v for key, v in evaluate(state.model, forward, loader).items()}
     if not all(math.isfinite(row[f"{name}_loss"]) for name in splits):  # the epoch's last step was the bad one
         _diverged(state)
-    row["seconds"] = state.so_far.seconds
+    row["seconds"], row["seconds_waited"] = state.so_far.seconds, state.so_far.waited
     state.rows.append(row)
     tell(observers, "after_epoch", epoch, state.model)
     state.end_epoch()
