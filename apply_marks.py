@@ -18,10 +18,17 @@ from common import errors, flags
 from common.errors import RunFailure
 from data.corrected_folders import OWN, folder_of, is_applied, move_in_place, plan_folder, undo, write_tree
 from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections, write_once
+from runs.path_recording import add_path_flags
 from runs.run_folder import read_args
+from utils import experiment_parser
 
 # of a run's flags, those that the next run has otherwise
 NOT_REPEATED = set("dataset data_dir run_name path resume overwrite check ny_file ny_ratio ny_kind noisy_level".split())
+
+SCRIPTS = (
+    "main_gen_path.py",
+    "main_gen_teacher.py",
+)  # that record paths; a run of another is gone on with by the first
 
 
 def make_parser():
@@ -39,30 +46,32 @@ def make_parser():
     return parser
 
 
-def check(args, problems):
-    """What can be said of the flags before anything is read."""
+def check(args):
+    """BadInput, of what can be said of the flags before anything is read."""
     folder = args.data_dir is not None and not Path(args.data_dir).is_file()
     ways = [name for name in ("out", "in_place", "undo") if getattr(args, name)]
     if len(ways) != 1:
         found = " and ".join(f"--{name}" for name in ways) or "nothing to do"
-        problems.add(f"{found}: give one of --out, --in_place and --undo")
+        raise errors.BadInput(f"{found}: give one of --out, --in_place and --undo")
     if not args.undo and args.marks is None:
-        problems.add("MARKS: give the marks.csv that the page exported")
+        raise errors.BadInput("MARKS: give the marks.csv that the page exported")
     elif args.marks is not None and not Path(args.marks).is_file():
-        problems.add(f"{args.marks}: there is no such file; give the marks.csv that the page exported")
+        raise errors.BadInput(f"{args.marks}: there is no such file; give the marks.csv that the page exported")
     for name in ("in_place", "undo", "link"):
         if getattr(args, name) and not folder:
-            problems.add(f"--{name}: is for an image folder; give it with --data_dir")
+            raise errors.BadInput(f"--{name}: is for an image folder; give it with --data_dir")
     if args.link and not args.out:
-        problems.add("--link: goes with --out")
+        raise errors.BadInput("--link: goes with --out")
     if args.out and args.data_dir and Path(args.data_dir).is_file():
         kind = Path(args.data_dir).suffix
         if kind not in (".npz", ".npy", ".csv"):
-            problems.add(f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it, a list is written")
+            raise errors.BadInput(
+                f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it a list is written"
+            )
         elif Path(args.out).suffix != kind:
-            problems.add(f"--out {args.out}: must end in {kind}, as the data does")
+            raise errors.BadInput(f"--out {args.out}: must end in {kind}, as the data does")
     elif args.out and args.data_dir is None and Path(args.out).suffix != ".csv":
-        problems.add(
+        raise errors.BadInput(
             f"--out {args.out}: a list of changes ends in .csv; to have data corrected give it with --data_dir"
         )
 
@@ -103,25 +112,27 @@ def correct_file(args):
 
 def next_command(args, settings, out):
     """What trains on the corrected data: the flags of --run, but for data, noise and name."""
-    script = settings.get("script")
-    words = [script if script in ("main_gen_path.py", "main_gen_teacher.py") else "main_gen_path.py"]
-    for name in settings.get("given", []):
-        if name not in NOT_REPEATED and settings.get(name) not in (None, False):
-            value = settings[name]
-            words += [
-                f"--{name}",
-                *([] if value is True else map(str, value) if isinstance(value, list) else [str(value)]),
-            ]
-    kind = {".npz": "npz"}.get(out.suffix, "folder") if out.is_dir() or out.suffix == ".npz" else None
-    if kind:
-        kind = settings.get("dataset") if settings.get("dataset") == "tinyimagenet" else kind
+    script, parser = settings.get("script"), experiment_parser("")
+    add_path_flags(parser, 1, "")
+    known = {action.dest for action in parser._actions}
+    if script not in SCRIPTS:
+        script, settings = SCRIPTS[0], {**settings, "given": sorted(known.intersection(settings.get("given", [])))}
+    words = [script]
+    for name in sorted(set(settings["given"]) - NOT_REPEATED):
+        value = settings[name]
+        if value not in (None, False):
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
+    dataset = settings.get("dataset")
+    if out.is_dir() or out.suffix == ".npz":
+        kind = "npz" if out.is_file() else "tinyimagenet" if dataset == "tinyimagenet" else "folder"
         words += ["--dataset", kind, "--data_dir", str(out)]
-    elif "dataset" in settings:
-        words += ["--dataset", settings["dataset"], "--ny_file", args.marks]
-        words += ["--data_dir", settings["data_dir"]] * (settings.get("data_dir") is not None)
+    elif dataset:  # one that is not on disk as it is, such as CIFAR-10: the marks themselves are labels
+        data_dir = ["--data_dir", settings["data_dir"]] if settings["data_dir"] else []
+        words += ["--dataset", dataset, *data_dir, "--ny_file", args.marks]
     else:
         return None
-    words += ["--run_name", f"{settings.get('run_name') or settings.get('dataset') or kind}_corrected"]
+    words += ["--run_name", f"{settings.get('run_name') or dataset or kind}_corrected"]
     return " ".join(["python", *map(quote, words)])
 
 
@@ -138,14 +149,11 @@ def take_back(args):
 
 def main(argv=None) -> Path:
     """Run the script; returns what it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    settings = {}
-    with problems.collect():
-        settings = read_args(args.run) if args.run else {}
+    args = make_parser().parse_args(argv)
+    settings = read_args(args.run) if args.run else {}
     if args.data_dir is None and settings.get("dataset") in ("folder", "tinyimagenet", "npz"):
         args.data_dir = settings["data_dir"]
-    check(args, problems)
-    problems.stop_if_any()
+    check(args)
     if args.undo:
         out = take_back(args)
     else:

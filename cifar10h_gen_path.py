@@ -17,7 +17,7 @@ import numpy as np
 
 from common import errors
 from common.files import sha256_of
-from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
+from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_fine_steps, path_flags
 from runs.run_folder import RESULTS
 from supervision.table import read_distributions
 from supervision.targets import OneHot
@@ -29,25 +29,20 @@ from utils import experiment_parser, run_name
 HUMAN_PROBS = "cifar10h-probs.npy"
 
 
+FLAGS = {
+    "the paths": path_flags(fine_every=4, fine_samples="all when not given")
+    | {
+        "--human_probs": dict(
+            metavar="FILE",
+            help=f"(N, K) .npy of label distributions, row by row ({HUMAN_PROBS} in --data_dir when not given)",
+        )
+    }
+}
+
+
 def make_parser():
-    parser = experiment_parser(
-        __doc__,
-        epochs=100,
-        batch_size=200,
-        seed=1,
-        proj_name="Gen_path",
-        valid_size=0,
-        train_on="test",
-        augment="none",  # as published
-    )
-    flag = add_path_flags(parser, fine_every=4, fine_samples="all when not given")
-    flag(
-        "--human_probs",
-        default=None,
-        metavar="FILE",
-        help=f"(N, K) .npy of label distributions, row by row ({HUMAN_PROBS} in --data_dir when not given)",
-    )
-    return parser
+    published = dict(epochs=100, batch_size=200, seed=1, proj_name="Gen_path", valid_size=0, augment="none")
+    return experiment_parser(__doc__, train_on="test", **published).add_flags(FLAGS)
 
 
 def find_human_probs(args):
@@ -85,21 +80,17 @@ def check_human_probs(path, data):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    human_probs = None
-    with problems.collect():
-        human_probs = find_human_probs(args)
-        args.human_probs = str(human_probs)
+    args = make_parser().parse_args(argv)
+    human_probs = find_human_probs(args)
+    args.human_probs = str(human_probs)
 
     def check(data):
         shapes = [(len(data.y), args.epochs), (args.fine_samples or len(data.y), num_fine_steps(args, data))]
         check_path_flags(args, data, folder, shapes)
-        if human_probs:
-            check_human_probs(human_probs, data)
+        check_human_probs(human_probs, data)
 
     folder = RESULTS / args.proj_name / f"run_{run_name(args, 'h')}"
-    experiment = Experiment(args, problems, folder, check, selects=False)
-    problems.stop_if_any()
+    experiment = Experiment(args, folder, check, selects=False)
     if args.check:
         return experiment.print_settings()
 
@@ -124,7 +115,6 @@ def main(argv=None) -> Path | None:
         target = OneHot(experiment.dataset.num_classes)
         run, state = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
     experiment.tell_result(run, state, f"analyze_paths.py {quote(str(run.path))}")
-    print(run.path)
     return run.path
 
 

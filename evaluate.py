@@ -57,7 +57,7 @@ def choose_hardware(args) -> Hardware:
         amp = {precision: amp for amp, precision in PRECISIONS.items()}[read_environment(run_dir)["precision"]]
         if amp == "fp16" and pick_device(args.device).type == "cpu":
             amp = "off"
-    return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off"))
+    return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off", deterministic=False))
 
 
 def open_test_set(args, settings):
@@ -135,8 +135,7 @@ def predict_images(args, settings: dict, hardware: Hardware, model, files: list[
 
 def main(argv=None) -> Path:
     """Run the script; returns the folder or file it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    problems.stop_if_any()
+    args = make_parser().parse_args(argv)
     if (args.images is None) != (args.out is None):
         raise errors.BadInput("--images FOLDER and --out FILE: each needs the other")
     if args.out and not Path(args.out).absolute().parent.is_dir():

@@ -23,35 +23,34 @@ from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
+FLAGS = {
+    "the target": {
+        "--teach_type": dict(default="net", help="what to train on", **flags.one_of(teach_types())),
+        "--teach_path": dict(
+            default="resnet18cifar100_cosine",
+            help="a run below results/Gen_teacher, or its folder; "
+            "its data settings are taken over (onehot, smooth, true: only when given)",
+        ),
+        "--teach_name": dict(default="best_acc", help="which of the teacher's checkpoints or tables"),
+        "--teach_net": dict(
+            help="the teacher's network, where its folder does not say (--net's when not given)",
+            **flags.one_of(NETS),
+        ),
+        "--tau": dict(type=flags.positive, default=1.0, help="temperature of teacher and student (net, table)"),
+        "--ls_eps": dict(type=flags.share, default=0.1, help="smooth: the mass spread over all classes"),
+        "--true_probs": dict(metavar="FILE", help="true: (N, K) .npy of distributions, row = idx"),
+        "--smoothing": dict(
+            type=flags.open_share,
+            default=0.05,
+            help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
+        ),
+        "--table": tables.FLAG,
+    }
+}
+
 
 def make_parser():
-    parser = experiment_parser(__doc__, batch_size=256, proj_name=None)
-    flag = parser.add_argument_group("the target").add_argument
-    flag("--teach_type", default="net", help="what to train on", **flags.one_of(teach_types()))
-    flag(
-        "--teach_path",
-        default="resnet18cifar100_cosine",
-        help="a run below results/Gen_teacher, or its folder; "
-        "its data settings are taken over (onehot, smooth, true: only when given)",
-    )
-    flag("--teach_name", default="best_acc", help="which of the teacher's checkpoints or tables")
-    flag(
-        "--teach_net",
-        default=None,
-        help="the teacher's network, where its folder does not say (--net's when not given)",
-        **flags.one_of(NETS),
-    )
-    flag("--tau", type=flags.positive, default=1.0, help="temperature of teacher and student (net, table)")
-    flag("--ls_eps", type=flags.share, default=0.1, help="smooth: the mass spread over all classes")
-    flag("--true_probs", default=None, metavar="FILE", help="true: (N, K) .npy of distributions, row = idx")
-    flag(
-        "--smoothing",
-        type=flags.open_share,
-        default=0.05,
-        help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
-    )
-    flag("--table", **tables.FLAG)
-    return parser
+    return experiment_parser(__doc__, batch_size=256, proj_name=None).add_flags(FLAGS)
 
 
 def read_true_probs(args, dataset):
@@ -92,30 +91,19 @@ def target_file(args, method, teacher):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    known = "teach_type" not in problems.broken  # else no word about the teacher that the default would need
+    args = make_parser().parse_args(argv)
     method, teacher = teach_types()[args.teach_type], None
-    if (method.is_taught and known) or "teach_path" in args.given:
-        with problems.collect():
-            teacher = Teacher(args.teach_path, method.teacher, args.teach_name)
-            teacher.pass_on_settings(args, problems)
+    if method.is_taught or "teach_path" in args.given:
+        teacher = Teacher(args.teach_path, method.teacher, args.teach_name)
+        teacher.pass_on_settings(args)
     if args.proj_name is None:
         args.proj_name = f"Distill_{Path(os.path.abspath(args.teach_path)).name if teacher else args.dataset}"
     kind = f"{args.teach_type}_{args.teach_name}" if method.is_taught else args.teach_type
-    experiment = Experiment(
-        args,
-        problems,
-        RESULTS / args.proj_name / f"{kind}_{run_name(args)}",
-        also_check=teacher and teacher.check_data,
-    )
-    if experiment.ready and known and (teacher or not method.is_taught):
-        with problems.collect():
-            sizes = experiment.dataset.num_classes, args
-            given = Given(
-                *sizes, tau=args.tau, num_samples=experiment.dataset.num_train, device=experiment.hardware.device
-            )
-            given.teacher = read_teacher(args, method, teacher, experiment)
-    problems.stop_if_any()
+    folder = RESULTS / args.proj_name / f"{kind}_{run_name(args)}"
+    experiment = Experiment(args, folder, *([teacher.check_data] if teacher else []))
+    sizes = {"num_samples": experiment.dataset.num_train, "device": experiment.hardware.device}
+    given = Given(experiment.dataset.num_classes, args, tau=args.tau, **sizes)
+    given.teacher = read_teacher(args, method, teacher, experiment)
     if args.check:
         return experiment.print_settings()
 
@@ -141,7 +129,6 @@ def main(argv=None) -> Path | None:
         target_sha256=file and sha256_of(file),
     )
     experiment.tell_result(run, state, f"evaluate.py {quote(str(run.path))}")
-    print(run.path)
     return run.path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors, flags
-from runs.path_recording import PathFiles, add_path_flags, check_path_flags, fixed_samples, num_fine_steps
+from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_fine_steps, path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
 from training import distributed
@@ -20,17 +20,20 @@ from training.experiment import Experiment
 from training.observers import PathAfterEpochs, PathBeforeUpdates, TrainingPath
 from utils import experiment_parser, run_name
 
+FLAGS = {
+    "the paths": path_flags(fine_every=1, fine_samples="a batch when not given")
+    | {
+        "--record": dict(
+            default="train",
+            help="PATH_TRAIN_COARSE from the training pass, or from a clean pass in eval mode at each epoch's end",
+            **flags.one_of(["train", "eval", "none"]),
+        )
+    }
+}
+
 
 def make_parser():
-    parser = experiment_parser(__doc__, epochs=10, seed=1, proj_name="Gen_path", valid_size=0)
-    flag = add_path_flags(parser, fine_every=1, fine_samples="a batch when not given")
-    flag(
-        "--record",
-        default="train",
-        help="PATH_TRAIN_COARSE from the training pass, or from a clean pass in eval mode at each epoch's end",
-        **flags.one_of(["train", "eval", "none"]),
-    )
-    return parser
+    return experiment_parser(__doc__, epochs=10, seed=1, proj_name="Gen_path", valid_size=0).add_flags(FLAGS)
 
 
 def check_paths(args, folder, data):
@@ -59,10 +62,9 @@ def make_observers(args, experiment, files, run, state):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
+    args = make_parser().parse_args(argv)
     folder = RESULTS / args.proj_name / f"run_{run_name(args)}"
-    experiment = Experiment(args, problems, folder, partial(check_paths, args, folder), selects=False)
-    problems.stop_if_any()
+    experiment = Experiment(args, folder, partial(check_paths, args, folder), selects=False)
     if args.check:
         return experiment.print_settings()
 
@@ -74,10 +76,8 @@ def main(argv=None) -> Path | None:
 
         run, state = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
     evaluate = f"evaluate.py {quote(str(run.path))} --checkpoint epoch_{args.epochs - 1}"
-    experiment.tell_result(
-        run, state, evaluate if args.record == "none" else f"analyze_paths.py {quote(str(run.path))}"
-    )
-    print(run.path)
+    analyze = f"analyze_paths.py {quote(str(run.path))}"
+    experiment.tell_result(run, state, evaluate if args.record == "none" else analyze)
     return run.path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors, flags
-from runs.path_recording import PathFiles, add_record_flag, check_path_flags
+from runs.path_recording import PathFiles, check_path_flags, record_flags
 from runs.run_folder import RESULTS
 from supervision import tables
 from supervision.targets import OneHot
@@ -17,27 +17,30 @@ from training.experiment import Experiment
 from training.observers import TrainingPath
 from utils import experiment_parser, run_name
 
+FLAGS = {
+    "the table": {
+        "--smoothing": dict(type=flags.open_share, default=0.05, help="weight of the newest prediction"),
+        "--table": tables.FLAG,
+        "--filt_tau": dict(type=flags.positive, default=1.0, help="temperature of the predictions that are averaged"),
+    },
+    "the paths": record_flags("of the teacher"),
+}
+
 
 def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
-    flag = parser.add_argument_group("the table").add_argument
-    flag("--smoothing", type=flags.open_share, default=0.05, help="weight of the newest prediction")
-    flag("--table", **tables.FLAG)
-    flag("--filt_tau", type=flags.positive, default=1.0, help="temperature of the predictions that are averaged")
-    add_record_flag(parser, "of the teacher")
-    return parser
+    return parser.add_flags(FLAGS)
 
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
+    args = make_parser().parse_args(argv)
     folder = RESULTS / args.proj_name / (args.net + run_name(args))
 
     def check(data):
         check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.record_paths)
 
-    experiment = Experiment(args, problems, folder, check)
-    problems.stop_if_any()
+    experiment = Experiment(args, folder, check)
     if args.check:
         return experiment.print_settings()
 
@@ -57,7 +60,6 @@ def main(argv=None) -> Path | None:
         f"main_distill.py --teach_path {quote(str(teacher))} --teach_type table{''.join(given)}",
         *[f"analyze_paths.py {quote(str(run.path))}"] * args.record_paths,
     )
-    print(run.path)
     return run.path
 
 

@@ -16,7 +16,7 @@ from shlex import quote
 from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
-from runs.path_recording import add_record_flag, check_path_flags
+from runs.path_recording import check_path_flags, record_flags
 from runs.run_folder import RESULTS
 from supervision import tables
 from sweep import run_all, starter, with_threads
@@ -24,74 +24,72 @@ from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
+FLAGS = {
+    "the comparison": {
+        "--noisy_level": dict(
+            help="the noise in tenths: --ny_ratio is a tenth of it", **flags.one_of(map(str, range(10)))
+        ),
+        "--methods": dict(
+            nargs="+",
+            default=methods.names(later=False),
+            help="which to run (the paper's); what has to teach one is added",
+            **flags.one_of(methods.names()),
+        ),
+        "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),
+        "--jobs": dict(type=flags.count, default=1, help="seeds at once, each in a process of its own"),
+        "--only_seed": dict(type=flags.whole, help="this seed of a run alone, as --jobs starts it"),
+        "--temp": dict(type=flags.positive, default=1.0, help="temperature of teachers, students and tables"),
+        "--smoothing": dict(type=flags.open_share, default=0.05, help="the table's weight of the newest prediction"),
+        "--table": tables.FLAG,
+        "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
+        "--start": dict(
+            default="same",
+            help="a taught student's weights and batches: those of its teacher (as published), or others",
+            **flags.one_of(["same", "other"]),
+        ),
+        "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
+    },
+    "the paths": record_flags("of OHT"),
+}
+
 
 def make_parser():
     parser = experiment_parser(__doc__, dataset="cifar100", epochs=100, batch_size=128, proj_name=None)
-    flag = parser.add_argument_group("the comparison").add_argument
-    flag(
-        "--noisy_level",
-        default=None,
-        help="the noise in tenths: --ny_ratio is a tenth of it",
-        **flags.one_of(map(str, range(10))),
-    )
-    flag(
-        "--methods",
-        nargs="+",
-        default=methods.names(later=False),
-        help="which to run (the paper's); what has to teach one is added",
-        **flags.one_of(methods.names()),
-    )
-    flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
-    flag("--jobs", type=flags.count, default=1, help="seeds at once, each in a process of its own")
-    flag("--only_seed", type=flags.whole, default=None, help="this seed of a run alone, as --jobs starts it")
-    flag("--temp", type=flags.positive, default=1.0, help="temperature of teachers, students and tables")
-    flag("--smoothing", type=flags.open_share, default=0.05, help="the table's weight of the newest prediction")
-    flag("--table", **tables.FLAG)
-    flag("--ls_eps", type=flags.share, default=0.1, help="LS: the mass spread over all classes")
-    flag(
-        "--start",
-        default="same",
-        help="a taught student's weights and batches: those of its teacher (as published), or others",
-        **flags.one_of(["same", "other"]),
-    )
-    flag(
-        "--path",
-        type=flags.name,
-        default=None,
-        help="name of the run, as --run_name (the time and the settings)",
-    )
-    add_record_flag(parser, "of OHT")
-    return parser
+    return parser.add_flags(FLAGS)
 
 
-def settle(args, problems):
+def settle(args):
     """Resolve what this script's own flags mean for the common ones; returns the run's folder."""
-    if args.noisy_level is not None and {"ny_ratio", "ny_file"} & args.given:
-        problems.add(f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them")
-    elif args.noisy_level is not None:
+    if args.noisy_level is not None:
+        if {"ny_ratio", "ny_file"} & args.given:
+            raise errors.BadInput(
+                f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
+            )
         args.ny_ratio = int(args.noisy_level) / 10
+    if args.jobs > 1 and distributed.WORLD_SIZE > 1:
+        raise errors.BadInput(f"--jobs {args.jobs}: starts processes itself; leave it out under torchrun")
     if args.resume and not (args.path or args.run_name):
-        problems.add("--resume: name the run to go on with by --path")
+        raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
     args.methods = methods.with_teachers(args.methods)
     if args.record_paths and "OHT" not in args.methods:
-        problems.add("--record_paths: records OHT's path, which is not among --methods; add it")
+        raise errors.BadInput("--record_paths: records OHT's path, which is not among --methods; add it")
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
     settings = f"{time.strftime('%Y%m%d_%H%M%S')}{args.batch_size}_{args.lr:g}_{args.smoothing:g}{noise}"
     name = args.path or args.run_name or settings
     project = "noisy_cifar100_notempsquare" if args.dataset == "cifar100" else f"noisy_{args.dataset}"
     if args.resume and not {"dataset", "proj_name"} & args.given:
-        project = find_project(name, problems) or project
+        project = find_project(name) or project
     args.proj_name = args.proj_name or project
     return RESULTS / args.proj_name / f"run_{name}"
 
 
-def find_project(name, problems):
+def find_project(name):
     """The folder below results/ that has a run of this name, whatever its data set; None where there is none."""
     runs = sorted(args.parent for args in RESULTS.glob(f"noisy_*/run_{glob.escape(name)}/args.json"))
     if len(runs) > 1:
-        problems.add(f"--resume: there are {', '.join(map(str, runs))}; say which by --dataset")
+        raise errors.BadInput(f"--resume: there are {', '.join(map(str, runs))}; say which by --dataset")
     return runs[0].parent.name if runs else None
 
 
@@ -114,12 +112,8 @@ def train_seeds(args, argv, folder):
         failed.extend([seed] if code else [])
 
     seeds = range(args.seed, args.seed + args.seeds)
-    run_all(
-        [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")],
-        args.jobs,
-        start,
-        finish,
-    )
+    waiting = [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")]
+    run_all(waiting, args.jobs, start, finish)
     if failed:
         raise errors.RunFailure(f"{folder}: seeds {failed} failed, see seed_{failed[0]}.err; --resume tries them again")
 
@@ -136,15 +130,14 @@ def train_seed(experiment, seed, folder):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
-    folder = settle(args, problems)
+    args = make_parser().parse_args(argv)
+    folder = settle(args)
 
     def check(data):
         check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds * args.record_paths)
 
-    experiment = Experiment(args, problems, folder, check)
+    experiment = Experiment(args, folder, check)
     folder = experiment.folder
-    problems.stop_if_any()
     if args.check:
         return experiment.print_settings()
 

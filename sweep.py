@@ -323,10 +323,9 @@ def run_all(waiting, jobs: int, start, finish):
 
 def main(argv=None):
     """Run the script."""
-    args, problems = make_parser().parse_collecting(argv)
+    args = make_parser().parse_args(argv)
     if args.action == "run" and len(args.paths) > 1:
-        problems.add(f"run: takes one grid, found {len(args.paths)}; run them one after another")
-    problems.stop_if_any()
+        raise BadInput(f"run: takes one grid, found {len(args.paths)}; run them one after another")
     if args.action == "table":
         table(args.paths, args.csv)
     else:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.errors import Problems
 from main_gen_path import make_parser
 from supervision.losses import cross_entropy
 from supervision.targets import OneHot
@@ -25,7 +24,7 @@ def out_of_fold(flags, folder):
     flags: those of main_gen_path.py that made the run in folder. A fold that is done is kept (fold_F.npz).
     """
     args = make_parser().parse_args([*flags, "--record", "none"])
-    experiment = Experiment(args, Problems(), folder / "unused", selects=False).start()
+    experiment = Experiment(args, folder / "unused", selects=False).start()
     rows, everyone = experiment.data.train_idx, experiment.train_loader.clean()
     fold = np.random.default_rng(args.seed).permutation(len(rows)) % FOLDS
     held_out = np.zeros((len(rows), experiment.dataset.num_classes), np.float32)

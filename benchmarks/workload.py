@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.errors import Problems
 from common.hardware import Hardware
 from common.interruption import stop_if_asked
 from main_gen_teacher import make_parser
@@ -78,9 +77,7 @@ class Workload:
 
     def experiment(self, net, num_steps):
         """A started Experiment of main_gen_teacher.py whose epochs have num_steps updates; its table has all rows."""
-        problems, flags = Problems(), self.flags(net, num_steps)
-        experiment = Experiment(make_parser().parse_args(flags), problems, self.folder / "unused")
-        problems.stop_if_any()
+        experiment = Experiment(make_parser().parse_args(self.flags(net, num_steps)), self.folder / "unused")
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
 

@@ -1,11 +1,9 @@
-"""How the scripts tell their user what is wrong: a line or two a mistake, all in one go, no traceback.
+"""How the scripts tell their user what is wrong: a line or two, no traceback.
 
-Every room raises `BadInput` for what its user got wrong (exit 2, nothing written) and `RunFailure` for
-what broke while running (exit 1). `Problems` gathers them, so that two mistakes are both named at once.
+Every room raises `BadInput` for what its user got wrong (exit 2, nothing written) and `RunFailure` for what broke
+while running (exit 1).
 """
 
-import codecs
-import contextlib
 import errno
 import io
 import os
@@ -13,6 +11,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 
 class BadInput(Exception):
@@ -36,48 +35,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class NeedsDownload(BadInput):
-    """Data that is absent here and could not be fetched; not worth a word while something else is wrong."""
+    """Data that is absent here and could not be fetched."""
 
 
-class Problems:
-    """Gathers the mistakes of several checks and raises them together.
-
-    `broken` names the flags whose values could not be read: a check that needs one of them is skipped,
-    since it would only repeat the same mistake in other words.
-    """
-
-    def __init__(self, parser=None):
-        self.parser = parser
-        self.messages = []
-        self.broken = set()
-
-    def add(self, message, flag=None):
-        self.messages.append(message)
-        if flag:
-            self.broken.add(flag)
-
-    @contextlib.contextmanager
-    def collect(self):
-        """Run the block; a BadInput raised in it is kept for later instead of stopping the script here."""
-        try:
-            yield
-        except BadInput as found:
-            self.messages += found.messages
-
-    def fits(self, file, flag, found):
-        """Whether what a file holds for a flag can be a value of it; if not, that is a problem."""
-        expected = self.parser.expected(flag, found)
-        if expected:
-            self.add(f"{file}: {flag} is {found!r:.40}: {expected}; take an intact copy", flag)
-        return not expected
-
-    def stop_if_any(self):
-        """Raise BadInput with all that was gathered, if anything was."""
-        if self.messages:
-            raise BadInput(*dict.fromkeys(self.messages))
-
-
-def run_script(main):
+def run_script(main: Callable) -> None:
     """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure).
 
     SIGINT and SIGTERM end it with 130 and 143, and a line that says what became of the run. DEBUG=1 in the environment
@@ -125,7 +86,7 @@ def exit_of(found):
     return 1, []
 
 
-def is_out_of_memory(problem):
+def is_out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory is short, a GPU's or the machine's; torch has a dozen ways to say it."""
     if isinstance(problem, MemoryError):
         return True
@@ -161,7 +122,6 @@ class _Dropping(io.FileIO):
 
 def _open_streams():
     """Standard output and error that take every text and never fail."""
-    codecs.register_error("as_shown", _as_shown)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # was closed by whoever started the script
@@ -171,14 +131,4 @@ def _open_streams():
             raw = _Dropping(stream.fileno(), "w", closefd=False)
             buffer = raw if stream.write_through else io.BufferedWriter(raw)
             shown = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "as_shown", **shown))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="as_shown")
-
-
-def _as_shown(problem):
-    """Bytes of a file's name that are no UTF-8 as they are; what the terminal's encoding lacks as \\xe9 and such."""
-    text = problem.object[problem.start : problem.end]
-    if isinstance(text, bytes) or all("\udc80" <= c <= "\udcff" for c in text):  # bytes: being read again
-        return codecs.lookup_error("surrogateescape")(problem)
-    return codecs.lookup_error("backslashreplace")(problem)
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", **shown))

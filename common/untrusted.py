@@ -12,14 +12,15 @@ import resource
 import unicodedata
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.errors import BadInput
+from common.hardware import available_memory
 
-OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MOST_SHOWN = 300  # characters of text in a message
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a formula, and what as_cell makes of that
@@ -27,7 +28,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a form
 # --------------------------------------------------------------------------------------------------- files
 
 
-def load_pt(path, what=None, allow=()):
+def load_pt(path: str | Path, what: str | None = None, allow: Iterable = ()):
     """What torch.save wrote to path, on the CPU: tensors and plain values.
 
     what: the message's beginning ("PATH: cannot be read" when not given). allow: what else may be constructed, as
@@ -44,7 +45,7 @@ def load_pt(path, what=None, allow=()):
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_npy(path, what=None, mapped=False):
+def load_npy(path: str | Path, what: str | None = None, mapped: bool = False) -> np.ndarray:
     """The array of a .npy file, which must hold exactly what its header claims. what: as for load_pt.
 
     mapped: as a read-only memory map.
@@ -58,7 +59,7 @@ def load_npy(path, what=None, mapped=False):
         return _read_array(f)
 
 
-def load_npz(path, keys, what=None):
+def load_npz(path: str | Path, keys: Iterable[str] | Callable, what: str | None = None) -> dict[str, np.ndarray]:
     """{key: array} of those of `keys` that an .npz file has. what: as for load_pt.
 
     keys: names, or a function that gets the names of all arrays and returns the ones wanted.
@@ -83,7 +84,7 @@ def _told(path, what):
         raise BadInput(f"{what or f'{path}: cannot be read'} ({reason(problem)}); give an intact file") from None
 
 
-def reason(problem):
+def reason(problem: BaseException) -> str:
     """What an exception says, for a place in a line."""
     if isinstance(problem, pickle.UnpicklingError):  # torch's own words advise to load it all the same
         return "damaged, or with more in it than tensors and plain values"
@@ -94,44 +95,6 @@ def reason(problem):
 def _check_memory(size):
     if size > available_memory():
         raise ValueError(f"takes {size:,} bytes of memory, {available_memory():,} are free")
-
-
-def available_memory():
-    """Bytes of memory that can be had without swapping, and without more than the process's control group may have."""
-    try:
-        with open("/proc/meminfo") as f:
-            machine = next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: half of what is built in
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return max(0, min([machine, *_left_to_groups()]))
-
-
-def _left_to_groups():
-    """Bytes that each control group around this process (a container's, a Slurm job's) has left: v1 and v2."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:  # no Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # v2
-            mount, names = GROUPS, ("memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            mount, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-        else:
-            continue
-        group = mount / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(mount):  # in a container, its own group is all there is, at the mount
-                with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-                    yield _left_to(folder, *names)
-
-
-def _left_to(group, limit, used, prefix):
-    limit, used = (int((group / name).read_text()) for name in (limit, used))
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))  # dropped when needed
-    return limit - used + cached
 
 
 @contextlib.contextmanager
@@ -199,38 +162,46 @@ def _read_array(f):
     return array
 
 
-def whole_numbers(values):
-    """The values as int64 where they are whole numbers that were saved as floats, else as they are."""
-    whole = values.dtype.kind == "f" and (values == np.floor(values)).all() and (np.abs(values) < 2**53).all()
-    return values.astype(np.int64) if whole else values
+def class_numbers(labels: np.ndarray, what: str) -> np.ndarray:
+    """Class numbers as (N,) int64, of any whole numbers (N,) or (N, 1), also saved as floats; else BadInput."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "f" and (labels == np.floor(labels)).all() and (np.abs(labels) < 2**53).all():
+        labels = labels.astype(np.int64)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise BadInput(f"{what}: must be whole numbers of shape (N,), found {labels.shape} of {labels.dtype}")
+    return labels.astype(np.int64)
 
 
-def count_from_one(labels, num_classes):
-    """For the end of a message: what to do with labels that are 1 to K, or nothing."""
-    from_one = labels.min() == 1 and labels.max() == num_classes
-    return "; these count from 1: subtract 1" if from_one else ""
+def check_range(labels: np.ndarray, num_classes: int, what: str) -> None:
+    """BadInput unless class numbers (N,) are 0 to num_classes - 1."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        from_one = labels.min() == 1 and labels.max() == num_classes
+        hint = "; these count from 1: subtract 1" if from_one else ""
+        raise BadInput(f"{what}: has the label {wrong}, labels go from 0 to {num_classes - 1}{hint}")
 
 
 # ---------------------------------------------------------------------------------------------------- text
 
 
-def printable(text):
+def printable(text: str) -> str:
     """Text for a message, cut where it is endless: what a terminal would act on is written as \\x1b and such, and so
     are bytes that are no UTF-8."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_SHOWN])
 
 
-def valid_text(text):
+def valid_text(text: str) -> str:
     """Text that every file and figure takes: bytes that are no UTF-8 (in a file's name, say) as \\udcff and such."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def nfc(text):
+def nfc(text: str) -> str:
     """Of the two ways to write an accented letter the one: systems and archives change it on the way."""
     return unicodedata.normalize("NFC", text)
 
 
-def as_cell(text):
+def as_cell(text) -> str:
     """Text for a cell of a CSV file: what a spreadsheet would take for a formula gets an apostrophe in front.
 
     So does what looks like the result ('=x), so that from_cell gives back every text as it was.
@@ -239,6 +210,6 @@ def as_cell(text):
     return f"'{text}" if FORMULA.match(text) else text
 
 
-def from_cell(cell):
+def from_cell(cell: str) -> str:
     """The text of which as_cell made the cell."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

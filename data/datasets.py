@@ -3,22 +3,23 @@
 Adding one is adding a function to DATASETS that takes the arguments and returns a Dataset.
 """
 
-import dataclasses
 import hashlib
 import math
 import zipfile
+from argparse import Namespace
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from common.errors import BadInput, NeedsDownload
-from common.untrusted import count_from_one, load_npz, nfc, valid_text, whole_numbers
+from common.untrusted import check_range, class_numbers, load_npz, nfc, valid_text
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
 
+BACKENDS = ("auto", "memory", "cache", "files")  # of an image folder
 TEST_SIZE = 0.2  # of an image folder without splits
 VALIDATION = ("val", "valid", "validation", "dev")
 SPLITS = {"train", "training", "test", "testing", *VALIDATION}  # folders of these names are no classes
@@ -43,18 +44,18 @@ class Split:
     labels: np.ndarray
 
     @property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, but for images that cannot be read where --skip_bad leaves them out."""
         return self.images.usable if isinstance(self.images, FolderImages) else np.arange(len(self.labels))
 
-    def place(self, rows, device):
+    def place(self, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor | FolderImages, np.ndarray]:
         """(images, places): where some rows are to be read on a device, whoever else reads them.
 
-        images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
+        images: a uint8 tensor, or FolderImages where the rows are not kept in memory. On the CPU, and on a GPU for
         sets that are no folder, all who ask share one copy. BadInput when a GPU's memory is too small for that.
         """
-        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         if not isinstance(self.images, FolderImages):
+            left = memory_left(device)
             if self.images.device.type != device.type and self.images.nbytes > left:
                 raise BadInput(
                     f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, of its memory "
@@ -62,13 +63,18 @@ class Split:
                 )
             self.images = self.images.to(device)
             return self.images, rows
-        if not self.images.fits_in_memory(rows) or len(rows) * math.prod(self.images.shape[1:]) > left / 2:
+        if self.images.how(rows, memory_left(device)) != "memory":
             return self.images, rows
         images = self.images.into_memory(rows)
         if device.type == "cpu":
             return images, rows
         # A copy on a GPU would not have the rows that are decoded later.
         return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
+
+
+def memory_left(device):
+    """Bytes free on a GPU; no limit elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Dataset:
 
     name: str
     num_train: int
-    class_names: list
+    class_names: list[str]
     channels: int
     image_size: int
     train: Split | None = None
@@ -90,94 +96,102 @@ class Dataset:
     valid: Split | None = None
     mean: tuple = ()
     std: tuple = ()
-    train_paths: list | None = None
+    train_paths: list[str] | None = None
     num_test: int = 0
     test_size: float | None = None
-    notes: list = field(default_factory=list)
-    _load: object = field(default=None, repr=False)
+    notes: list[str] = field(default_factory=list)
+    swapped: bool = False
+    _load: Callable | None = field(default=None, repr=False)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def needs_download(self):
+    def needs_download(self) -> bool:
         return self.train is None
 
     @property
-    def num_usable(self):
+    def num_usable(self) -> int:
         """Training samples in use: see Split.usable."""
         return self.num_train if self.needs_download else len(self.train.usable)
 
     @property
-    def num_skipped(self):
+    def num_skipped(self) -> int:
         """Images of all splits that cannot be read and are left out."""
         return sum(len(split.labels) - len(split.usable) for split in (self.train, self.valid, self.test) if split)
 
-    def load(self):
+    def load(self) -> "Dataset":
         """Make train and test available, downloading what is absent (NeedsDownload if that fails)."""
         if self.needs_download:
             self._load(self)
+            if self.swapped:
+                self.train, self.test = self.test, self.train
         return self
 
-    def swapped(self):
-        """The same set with its splits exchanged: trained on the test split, tested on the training split."""
-        split = self.test and self.test.images
-        return dataclasses.replace(
-            self,
-            num_train=self.num_test if self.test is None else len(self.test.labels),
-            num_test=self.num_train,
-            train=self.test,
-            test=self.train,
-            valid=None,
-            train_paths=split.paths if isinstance(split, FolderImages) else None,
-            _load=self._load_into_swapped,
-        )
+    def swap(self) -> None:
+        """Exchange the splits: trained on the test split, tested on the training split."""
+        self.swapped, self.train, self.test, self.valid = True, self.test, self.train, None
+        self.num_train = self.num_test if self.needs_download else len(self.train.labels)
+        if self.train_paths is not None:
+            self.train_paths = self.train.images.paths
 
-    def _load_into_swapped(self, other):
-        self.load()
-        other.train, other.test, other.class_names = self.test, self.train, self.class_names
+    def measure(self, rows=None, device=None) -> None:
+        """Make mean and std available: those of the training images, where none are set. May decode them all.
 
-    def measure(self):
-        """Make mean and std available: those of the training images, where none are set. May decode them all."""
+        rows, device: that the training images will be wanted of, and on: what is decoded for it is then kept for that.
+        """
         if not self.mean:
+            if rows is not None and isinstance(self.train.images, FolderImages):
+                self.train.images.how(rows, memory_left(device))
             self.mean, self.std = mean_and_std(self.train.images)
 
 
-def open_dataset(args):
+def open_dataset(args: Namespace) -> Dataset:
     """The Dataset that --dataset, --data_dir and --image_size name. Raises BadInput; downloads nothing.
 
     args.train_on "test" (cifar10h_gen_path.py) exchanges its splits.
     """
-    needs_path = args.dataset in ("npz", "folder", "tinyimagenet")
-    if needs_path and args.data_dir is None:
+    if args.dataset in ("npz", "folder", "tinyimagenet") and args.data_dir is None:
         kind = "file" if args.dataset == "npz" else "folder"
         raise BadInput(f"--dataset {args.dataset}: give the {kind} with --data_dir")
-    if args.image_size is not None and args.dataset not in ("folder", "tinyimagenet"):
-        raise BadInput(
-            f"--image_size {args.image_size}: only --dataset folder and tinyimagenet are resized; leave it out"
-        )
-    skip_bad = getattr(args, "skip_bad", False)
-    if skip_bad and args.dataset not in ("folder", "tinyimagenet"):
-        raise BadInput(f"--skip_bad: --dataset {args.dataset} is no folder of images; leave it out")
-    given = getattr(args, "given", ())
-    dataset = DATASETS[args.dataset](
-        SimpleNamespace(
-            dataset=args.dataset,
-            data_dir=Path(args.data_dir or "./datasets"),
-            image_size=args.image_size or 64,
-            skip_bad=skip_bad,
-            test_size=getattr(args, "test_size", TEST_SIZE),
-        )
-    )
-    if dataset.needs_download and args.data_dir and "dataset" not in given:
-        _check_not_ones_own(Path(args.data_dir))
-    if "test_size" in given and dataset.test_size is None:
+    if args.dataset not in ("folder", "tinyimagenet") and (args.skip_bad or args.image_size is not None):
+        flag = "--skip_bad" if args.skip_bad else f"--image_size {args.image_size}"
+        raise BadInput(f"{flag}: --dataset {args.dataset} is no folder of images; leave it out")
+    where, size = Path(args.data_dir or "./datasets"), args.image_size or 64
+    backend = _check_backend(args)
+    resolved = {"data_dir": where, "image_size": size, "data_backend": backend}
+    dataset = DATASETS[args.dataset](Namespace(**{**vars(args), **resolved}))
+    if dataset.needs_download and args.data_dir and "dataset" not in args.given:
+        _check_not_ones_own(where)
+    if "test_size" in args.given and dataset.test_size is None:
         raise BadInput(
             f"--test_size {args.test_size:g}: --dataset {args.dataset} brings its test set; only an image folder "
             "without train/ and test/ is split; leave it out"
         )
-    return dataset.swapped() if getattr(args, "train_on", "train") == "test" else dataset
+    if args.train_on == "test":
+        dataset.swap()
+    return dataset
+
+
+def _check_backend(args):
+    """--data_backend of an image folder, as --augment needs it; BadInput where the flags do not go together."""
+    backend, cache_dir, augment = args.data_backend, args.cache_dir, args.augment
+    if args.dataset not in ("folder", "tinyimagenet"):
+        if backend not in ("auto", "memory"):
+            raise BadInput(f"--data_backend {backend}: --dataset {args.dataset} is kept in memory; leave it out")
+        if augment == "resized_crop":
+            raise BadInput(f"--augment resized_crop: is for image files, not --dataset {args.dataset}; give crop_flip")
+    if cache_dir and backend not in ("auto", "cache"):
+        raise BadInput(f"--cache_dir {cache_dir}: --data_backend {backend} makes no cache; leave one of them out")
+    if augment == "resized_crop":
+        if backend not in ("auto", "files"):
+            raise BadInput(
+                f"--augment resized_crop: is cut out of the files' own pixels, which --data_backend {backend} does not "
+                "keep; give files, or --augment crop_flip"
+            )
+        backend = "files"
+    return backend
 
 
 def _check_not_ones_own(path):
@@ -191,7 +205,7 @@ def _check_not_ones_own(path):
         )
 
 
-def fingerprint(labels):
+def fingerprint(labels: np.ndarray) -> str:
     """SHA-256 of labels as little-endian int64: two runs saw the same labels exactly when these are equal."""
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
@@ -205,15 +219,8 @@ def digits(args):
     images = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[..., None]
     labels = bunch.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
-    return Dataset(
-        "digits",
-        len(train),
-        [str(k) for k in range(10)],
-        1,
-        8,
-        Split(images[train], labels[train]),
-        Split(images[test], labels[test]),
-    )
+    splits = (Split(images[rows], labels[rows]) for rows in (train, test))
+    return Dataset("digits", len(train), [str(k) for k in range(10)], 1, 8, *splits)
 
 
 def cifar(args):
@@ -232,7 +239,7 @@ def cifar(args):
     return filled_or_downloaded(dataset, fill, args)
 
 
-def filled_or_downloaded(dataset, fill, args):
+def filled_or_downloaded(dataset: Dataset, fill: Callable, args: Namespace) -> Dataset:
     """The data set, filled by fill(dataset, download) with what is in --data_dir; load() downloads what is absent.
 
     fill: raises RuntimeError, as torchvision does, where download is False and the files are not there.
@@ -275,74 +282,41 @@ def npz(args):
     missing = [key for key in wanted if key not in arrays and key.split("_")[0] in present]
     if missing:
         raise BadInput(f"--data_dir {path}: has no {', '.join(missing)}; a .npz data set needs them")
-    mistakes = []
-    splits = {name: _npz_split(path, name, arrays, mistakes) for name in present}
-    names = arrays.get("class_names")
-    if names is not None and (names.ndim != 1 or names.dtype.kind not in "Uiu" or not len(names)):
-        mistakes.append(
+    splits = {name: _npz_split(path, name, arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in present}
+    shapes = {tuple(split.images.shape[1:]) for split in splits.values()}
+    if len(shapes) > 1:
+        raise BadInput(f"--data_dir {path}: images of different shapes, {sorted(shapes)}; one is needed")
+    names, labels = arrays.get("class_names"), splits["train"].labels
+    if names is None:
+        if labels.min() != 0 or labels.max() >= len(labels):
+            raise BadInput(
+                f"--data_dir {path}: train_labels has {labels.min()} to {labels.max()}, in {len(labels)} samples; "
+                "labels count the classes from 0: subtract the smallest, or give class_names"
+            )
+        names = np.arange(labels.max() + 1)
+    elif names.ndim != 1 or names.dtype.kind not in "Uiu" or not len(names):
+        raise BadInput(
             f"--data_dir {path}: class_names must be text of shape (K,), found {names.shape} of {names.dtype}"
         )
-    if mistakes:
-        raise BadInput(*mistakes)
-    shapes = {s.images.shape[1:] for s in splits.values()}
-    if len(shapes) > 1:
-        raise BadInput(f"--data_dir {path}: images of different shapes, {sorted(map(tuple, shapes))}; one is needed")
-    num_classes = int(splits["train"].labels.max()) + 1 if names is None else len(names)
-    if names is None and num_classes > len(splits["train"].labels):
-        raise BadInput(
-            f"--data_dir {path}: train_labels has {num_classes - 1}, in {len(splits['train'].labels)} samples; "
-            "labels count the classes from 0, or give class_names"
-        )
-    if names is None and splits["train"].labels.min() > 0:
-        raise BadInput(
-            f"--data_dir {path}: train_labels has no 0, labels count the classes from 0; subtract "
-            f"{splits['train'].labels.min()}, or give class_names"
-        )
     for name, split in splits.items():
-        if split.labels.min() < 0 or split.labels.max() >= num_classes:
-            wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)][0]
-            hint = count_from_one(split.labels, num_classes)
-            mistakes.append(
-                f"--data_dir {path}: {name}_labels has {wrong}, labels go from 0 to {num_classes - 1}{hint}"
-            )
-    if mistakes:
-        raise BadInput(*mistakes)
+        check_range(split.labels, len(names), f"--data_dir {path}: {name}_labels")
     height, width, channels = splits["train"].images.shape[1:]
-    return Dataset(
-        "npz",
-        len(splits["train"].labels),
-        [valid_text(str(name)) for name in (range(num_classes) if names is None else names)],
-        channels,
-        min(height, width),
-        splits["train"],
-        splits["test"],
-        splits.get("val"),
-    )
+    sizes = len(labels), [valid_text(str(name)) for name in names], channels, min(height, width)
+    return Dataset("npz", *sizes, splits["train"], splits["test"], splits.get("val"))
 
 
-def _npz_split(path, name, arrays, mistakes):
-    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+def _npz_split(path, name, images, labels):
+    what = f"--data_dir {path}: {name}"
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
-        images = None
-        mistakes.append(
-            f"--data_dir {path}: {name}_images must be uint8 (N, H, W) or (N, H, W, 1 or 3), "
-            f"found {arrays[f'{name}_images'].shape} of {arrays[f'{name}_images'].dtype}"
+        raise BadInput(
+            f"{what}_images must be uint8 (N, H, W) or (N, H, W, 1 or 3), found {images.shape} of {images.dtype}"
         )
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    labels = whole_numbers(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        mistakes.append(
-            f"--data_dir {path}: {name}_labels must be whole numbers of shape (N,), "
-            f"found {labels.shape} of {labels.dtype}"
-        )
-    elif images is not None and len(labels) != len(images):
-        mistakes.append(
-            f"--data_dir {path}: {len(images)} {name}_images but {len(labels)} {name}_labels; the lengths must be equal"
-        )
-    return None if mistakes else Split(torch.from_numpy(images), labels.astype(np.int64))
+    labels = class_numbers(labels, f"{what}_labels")
+    if len(labels) != len(images):
+        raise BadInput(f"{what}_images are {len(images)} and {name}_labels {len(labels)}; the lengths must be equal")
+    return Split(torch.from_numpy(images), labels)
 
 
 def folder(args):
@@ -385,9 +359,7 @@ def _split_by_hash(root, args):
             "or leave folders of classes alone"
         )
     number = _classes(root, found.folders)
-    files, labels = _labelled(found.paths, number)
-    if mistakes := _without_images(root, "", found, labels, number):
-        raise BadInput(*mistakes)
+    files, labels = _labelled(root, found, number, all_classes=True)
 
     def is_test(file):
         try:
@@ -399,16 +371,14 @@ def _split_by_hash(root, args):
 
     with ThreadPoolExecutor() as pool:
         test = np.array(list(pool.map(is_test, files)))
-    files, names = np.array(files, object), list(number)
-    empty = sorted(set(labels) - set(labels[~test]))
+    files = np.array(files, object)
+    empty = sorted(set(range(len(number))) - set(labels[~test]))
     if empty or not test.any():
-        found = f"none of {len(files)} images falls into the test set"
-        if empty:
-            found = f"{names[empty[0]]} has {sum(labels == empty[0])} images, which all fall into the test set"
-        raise BadInput(f"--test_size {args.test_size:g}: {found}; give another share, or more images")
+        found = f"all images of {list(number)[empty[0]]} fall" if empty else "no image falls"
+        raise BadInput(f"--test_size {args.test_size:g}: {found} into the test set; give another share, or more images")
     parts = {name: (root, files[rows].tolist(), labels[rows]) for name, rows in (("train", ~test), ("test", test))}
     dataset = _dataset_of_files("folder", number, parts, "test", None, args)
-    dataset.test_size, dataset.notes = args.test_size, [*found.notes, *_without_class(root, found, files)]
+    dataset.test_size, dataset.notes = args.test_size, found.notes
     dataset.notes.append(f"{root}: split by a hash of each file, {test.mean():.1%} for testing (--test_size)")
     return dataset
 
@@ -436,21 +406,13 @@ def tinyimagenet(args):
 
 def _folder_dataset(name, root, test, valid, args):
     found = {split: find_images(root / split) for split in filter(None, ("train", test, valid))}
-    number = _classes(root / "train", found["train"].folders)
-    mistakes, parts, notes = [], {}, []
+    number, parts = _classes(root / "train", found["train"].folders), {}
     for split, there in found.items():
-        unknown = [name for name in there.folders if nfc(name) not in number]
-        files, labels = _labelled(there.paths, number)
-        if unknown:
-            mistakes.append(f"--data_dir {root}: {split}/ has the class {unknown[0]}, which train/ has not")
-        else:
-            mistakes += _without_images(root, f"{split}/", there, labels, number)
-        parts[split] = (root / split, files, labels)
-        notes += [*there.notes, *_without_class(root / split, there, files)]
-    if mistakes:
-        raise BadInput(*mistakes)
+        if unknown := [name for name in there.folders if nfc(name) not in number]:
+            raise BadInput(f"--data_dir {root}: {split}/ has the class {unknown[0]}, which train/ has not")
+        parts[split] = (root / split, *_labelled(root / split, there, number, all_classes=split == "train"))
     dataset = _dataset_of_files(name, number, parts, test, valid, args)
-    dataset.notes = notes
+    dataset.notes = [note for there in found.values() for note in there.notes]
     return dataset
 
 
@@ -463,48 +425,36 @@ def _classes(folder, names):
     return number
 
 
-def _labelled(paths, number):
-    """(files, labels): those of the paths that lie in a class's folder."""
-    files = [path for path in paths if "/" in path and nfc(path.split("/", 1)[0]) in number]
-    return files, np.array([number[nfc(path.split("/", 1)[0])] for path in files], np.int64)
+def _labelled(folder, found, number, all_classes):
+    """(files, labels) of the images found in the folders of classes; found.notes says how many lie elsewhere.
 
-
-def _without_class(folder, found, files):
-    loose = len(found.paths) - len(files)
-    return [f"{folder}: {loose} images lie in no class's folder: passed over"] if loose else []
-
-
-def _without_images(root, split, found, labels, number):
-    """[what is wrong] where a split has no images, or where a class has none to learn from."""
-    passed = "".join(f"; {note}" for note in found.notes)
-    if not len(labels):
-        where = split or "its folders"
-        return [f"--data_dir {root}: no images in {where} (one folder a class; {' '.join(EXTENSIONS)}){passed}"]
-    if split in ("", "train/") and len(set(labels)) < len(number):
-        empty = list(number)[min(set(range(len(number))) - set(labels))]
-        return [f"--data_dir {root}: {split}{empty} has no images; fill it or remove it{passed}"]
-    return []
+    all_classes: BadInput where a class has no images.
+    """
+    files = [path for path in found.paths if "/" in path and nfc(path.split("/", 1)[0]) in number]
+    labels = np.array([number[nfc(path.split("/", 1)[0])] for path in files], np.int64)
+    if loose := len(found.paths) - len(files):
+        found.notes.append(f"{folder}: {loose} images are in no class's folder: not used")
+    empty = sorted(set(range(len(number))) - set(labels.tolist())) if all_classes else []
+    if empty or not files:
+        where = f"{folder / list(number)[empty[0]]}" if empty and files else folder
+        raise BadInput(
+            f"--data_dir {where}: has no images (one folder a class; {' '.join(EXTENSIONS)}); fill it or remove it"
+            + "".join(f"; {note}" for note in found.notes)
+        )
+    return files, labels
 
 
 def _dataset_of_files(name, number, parts, test, valid, args):
     """parts: {split: (folder, files in it, labels)}."""
     root, files, _ = parts["train"]
-    channels = FolderImages(root, files, args.image_size, 3).count_channels()
+    size, channels = args.image_size, FolderImages(root, files, args.image_size, 3).count_channels()
+    kept = args.data_backend, args.cache_dir
     made = {
-        split: Split(FolderImages(root, files, args.image_size, channels, args.skip_bad), labels)
+        split: Split(FolderImages(root, files, size, channels, args.skip_bad, *kept), labels)
         for split, (root, files, labels) in parts.items()
     }
-    return Dataset(
-        name,
-        len(files),
-        [valid_text(name) for name in number],
-        channels,
-        args.image_size,
-        made["train"],
-        made[test],
-        made.get(valid),
-        train_paths=files,
-    )
+    splits = made["train"], made[test], made.get(valid)
+    return Dataset(name, len(files), [valid_text(name) for name in number], channels, size, *splits, train_paths=files)
 
 
 DATASETS = {

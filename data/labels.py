@@ -1,13 +1,15 @@
 """The labels that are trained on: noise, then the class-balanced subset, then the validation rows."""
 
+import hashlib
+from argparse import Namespace
 from dataclasses import dataclass
 
 import numpy as np
 
-from common import errors
 from common.errors import BadInput
-from data import label_files, noise
 from data.datasets import Dataset, fingerprint, open_dataset
+from data.label_files import Marks, read_labels
+from data.noise import add_label_noise, realised_rate
 from data.seeds import role_seed
 
 
@@ -25,74 +27,76 @@ class LabelledData:
     ny: np.ndarray
     train_idx: np.ndarray
     valid_idx: np.ndarray
-    marks: label_files.Marks | None = None
+    marks: Marks | None = None
 
     @property
-    def corrected(self):
+    def corrected(self) -> bool:
         """Whether ny are labels that a person corrected: where they differ from y, nobody knows that ny is wrong."""
         return self.marks is not None
 
     @property
-    def noise_realised(self):
-        """The share of labels that are wrong, as far as anybody knows."""
-        return 0.0 if self.corrected else noise.realised_rate(self.y, self.ny)
+    def truth(self) -> np.ndarray:
+        """The labels that are taken for right."""
+        return self.ny if self.corrected else self.y
 
     @property
-    def not_trained_on(self):
-        """Names of the classes of which no sample is trained on, by the labels that are taken for right."""
-        labels = self.ny if self.corrected else self.y
-        there = np.bincount(labels[self.train_idx], minlength=self.dataset.num_classes)
+    def noise_realised(self) -> float:
+        """The share of labels that are known to be wrong."""
+        return realised_rate(self.truth, self.ny)
+
+    @property
+    def not_trained_on(self) -> list[str]:
+        """Names of the classes without a training sample."""
+        there = np.bincount(self.truth[self.train_idx], minlength=self.dataset.num_classes)
         return [name for name, count in zip(self.dataset.class_names, there, strict=True) if not count]
 
-    def fingerprints(self):
-        """Names the labels in files that depend on them: SHA-256 of y and ny."""
-        return {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
+    def fingerprints(self) -> dict[str, str]:
+        """Identify the labels in files that depend on them: SHA-256 of y and ny, and of the paths of image files."""
+        found = {"y_sha256": fingerprint(self.y), "ny_sha256": fingerprint(self.ny)}
+        if self.dataset.train_paths:
+            paths = "\n".join(self.dataset.train_paths).encode("utf-8", "surrogateescape")
+            found["paths_sha256"] = hashlib.sha256(paths).hexdigest()
+        return found
 
 
-def check_data(args, dataset):
-    """BadInput naming all that is wrong with the flags for noise, subset, split and batch; downloads nothing."""
-    problems = errors.Problems()
+def check_data(args: Namespace, dataset: Dataset) -> None:
+    """BadInput for flags of noise, subset, split and batch that do not fit the data; downloads nothing."""
     if args.ny_file and args.ny_ratio:
-        problems.add(
+        raise BadInput(
             f"--ny_file {args.ny_file} and --ny_ratio {args.ny_ratio:g}: one of them gives the noise; drop one"
         )
-    elif args.ny_file:
-        with problems.collect():
-            _read_noise_file(args, dataset)
-    given = getattr(args, "given", set())
-    if "ny_kind" in given and "ny_ratio" not in given and not args.ny_ratio:
-        problems.add(f"--ny_kind {args.ny_kind}: there is no noise without --ny_ratio; give it too")
+    if "ny_kind" in args.given and "ny_ratio" not in args.given and not args.ny_ratio:
+        raise BadInput(f"--ny_kind {args.ny_kind}: there is no noise without --ny_ratio; give it too")
     if dataset.num_classes < 2:
-        problems.add(f"--dataset {args.dataset}: the training set has one class only; two are needed")
-    in_use = args.train_size or dataset.num_usable
-    if in_use > dataset.num_usable:
-        bad = dataset.num_train - dataset.num_usable
-        problems.add(
-            f"--train_size {args.train_size}: the training set has {dataset.num_usable} samples"
-            f"{f', and {bad} that cannot be read' if bad else ''}; give at most that"
+        raise BadInput(f"--dataset {args.dataset}: the training set has one class only; two are needed")
+    usable, in_use = dataset.num_usable, args.train_size or dataset.num_usable
+    if in_use > usable:
+        raise BadInput(
+            f"--train_size {args.train_size}: the training set has {usable} samples that can be read; give at most that"
         )
-    elif args.train_size and in_use < dataset.num_classes:
-        problems.add(
+    if args.train_size and in_use < dataset.num_classes:
+        raise BadInput(
             f"--train_size {args.train_size}: fewer than the {dataset.num_classes} classes; give one of each at least"
         )
-    else:
-        with problems.collect():
-            left = in_use - _valid_count(args, dataset, in_use)
-            if args.batch_size > left:
-                problems.add(
-                    f"--batch_size {args.batch_size}: larger than the {left} samples that are trained on; "
-                    "give a smaller one"
-                )
-            elif left < 2:
-                problems.add(f"--valid_size {args.valid_size:g}: leaves {left} sample to train on; two are needed")
-    problems.stop_if_any()
+    _check_left(args, in_use - _valid_count(args, dataset, in_use), f"--valid_size {args.valid_size:g}")
+    if args.ny_file and dataset.needs_download:  # else load_data reads it right away
+        _read_noise_file(args, dataset)
 
 
-def load_data(args, dataset=None):
-    """LabelledData: noise over all rows; of the usable ones the class-balanced subset, then the validation rows.
+def _check_left(args, left, flag):
+    """BadInput when too few samples are trained on; flag: what took the others."""
+    if left < max(2, args.batch_size):
+        raise BadInput(
+            f"--batch_size {args.batch_size}: {flag} leaves {left} samples to train on; give a smaller batch, or leave "
+            "at least two samples"
+        )
+
+
+def load_data(args: Namespace, dataset: Dataset | None = None) -> LabelledData:
+    """Noise over all rows; of the usable ones the class-balanced subset; of these the validation rows.
 
     Each has its own seed, so that the noisy label of a row depends on data seed, kind and ratio alone.
-    Downloads what is absent (errors.NeedsDownload if it cannot).
+    Downloads what is absent (NeedsDownload if it cannot).
     """
     if dataset is None:
         dataset = open_dataset(args)
@@ -101,33 +105,24 @@ def load_data(args, dataset=None):
     data_seed = args.seed if args.data_seed is None else args.data_seed
     y, marks, rows = np.asarray(dataset.train.labels, np.int64), None, dataset.train.usable
     if args.ny_file:
-        marks = label_files.read_marks(args.ny_file, len(y), dataset.class_names, dataset.train_paths, original=y)
-        ny = _read_noise_file(args, dataset) if marks is None else marks.label
-        label_files.check_alignment(args.ny_file, y, dataset.class_names)
+        ny, marks = _read_noise_file(args, dataset, y)
     else:
-        ny = noise.add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
+        ny = add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
     if args.train_size:
         rows = rows[_balanced_subset(y[rows], args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))]
-    held_out = _valid_count(args, dataset, len(rows))
+    order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))
     if args.valid_rows == "last":
         order = np.arange(len(rows))
-    else:
-        order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))
-    cut = len(rows) - held_out
+    cut = len(rows) - _valid_count(args, dataset, len(rows))
     train, valid = np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]])
     if marks is not None:
-        marks = marks.of(ny)
         train, valid = (rows[marks.mark[rows] != "drop"] for rows in (train, valid))
-        if len(train) < max(args.batch_size, 2):
-            raise BadInput(
-                f"--ny_file {args.ny_file}: leaves {len(train)} samples to train on, the rest is marked drop; "
-                "take marks back, or give a smaller --batch_size"
-            )
+        _check_left(args, len(train), f"--ny_file {args.ny_file} (the rest is marked drop)")
     return LabelledData(dataset, y, ny, train, valid, marks)
 
 
-def _read_noise_file(args, dataset):
-    return label_files.read_labels(args.ny_file, dataset.num_train, dataset.class_names, dataset.train_paths)
+def _read_noise_file(args, dataset, y=None):
+    return read_labels(args.ny_file, dataset.num_train, dataset.class_names, dataset.train_paths, y)
 
 
 def _valid_count(args, dataset, in_use):
@@ -155,6 +150,3 @@ def _balanced_subset(labels, size, num_classes, seed):
         of_class = order[labels[order] == k]
         turn[of_class] = np.arange(len(of_class))
     return np.sort(order[np.argsort(turn[order], kind="stable")][:size])
-
-
-# ---------------------------------------------------------------------------------------- calibration

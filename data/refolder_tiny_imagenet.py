@@ -9,7 +9,6 @@ renamed, each to the one place it belongs, so a run that was cut off is finished
 
 import os
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,12 +19,9 @@ if __name__ == "__main__":  # run as a script: the path starts at data/, common/
 from common.errors import BadInput, run_script
 from common.flags import CheckedParser
 
-AGAIN = "; extract the download again"
 
-
-def find_folder(path):
+def find_folder(path: Path) -> Path:
     """The data set's folder: path itself or the tiny-imagenet-200 in it; BadInput if neither is one."""
-    path = Path(path)
     for folder in (path, path / "tiny-imagenet-200"):
         if (folder / "train").is_dir() and (folder / "val").is_dir():
             return folder
@@ -35,16 +31,17 @@ def find_folder(path):
     )
 
 
-def refolder(root):
-    """Move all images of the Tiny ImageNet folder root (or in root's tiny-imagenet-200) to class folders.
+def refolder(root: Path) -> int:
+    """Move all images of a Tiny ImageNet folder to class folders; the number of images moved, 0 when all are in place.
 
-    Returns the number of images moved, 0 when all are in place. Raises BadInput, with nothing moved, if
-    images and annotations do not agree or a place is taken. Never deletes an image; annotations, boxes and
-    test/ stay as they are; only empty `images` folders are removed.
+    Raises BadInput, with nothing moved, if images and annotations do not agree or a place is taken. Annotations, boxes
+    and test/ stay as they are; only empty `images` folders are removed.
     """
-    root = find_folder(root)
     classes = class_ids(root)
-    moves = _plan(root, classes)
+    moves = _training_moves(root / "train", classes) + _validation_moves(root / "val", classes)
+    for source, target in moves:
+        if os.path.lexists(target) or not target.parent.is_dir() and os.path.lexists(target.parent):
+            raise BadInput(f"{target}: the place of {source} is taken; move one of the two away")
     for source, target in tqdm(moves, desc="refolder", unit="image", disable=None):
         target.parent.mkdir(exist_ok=True)
         os.rename(source, target)
@@ -54,7 +51,7 @@ def refolder(root):
     return len(moves)
 
 
-def class_ids(root):
+def class_ids(root: Path) -> list[str]:
     """The class ids, sorted: the names of train's folders."""
     return sorted(
         entry.name for entry in (root / "train").iterdir() if entry.is_dir() and not entry.name.startswith(".")
@@ -62,83 +59,41 @@ def class_ids(root):
 
 
 def _images(folder):
-    """The images' names in folder, sorted; none if there is no such folder."""
+    """The images' names in a folder, sorted; none if there is no such folder."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return [name for name in names if name.lower().endswith(".jpeg") and not name.startswith(".")]
 
 
-def _plan(root, classes):
-    """The moves still to do, [(from, to)], after every check has passed."""
-    train, val, annotations = root / "train", root / "val", root / "val/val_annotations.txt"
-    wrong = defaultdict(list)  # what is wrong -> the files it is wrong with
-    moves = [
+def _training_moves(train, classes):
+    return [
         (train / name / "images" / image, train / name / image)
         for name in classes
         for image in _images(train / name / "images")
     ]
 
-    if annotations.is_file():
-        labels = _read_labels(annotations, set(classes), wrong)
-        waiting = set(_images(val / "images"))
-        for image, name in labels.items():
-            if name and image in waiting:
-                moves.append((val / "images" / image, val / name / image))
-            elif name and not (val / name / image).is_file():
-                wrong[f"listed in {annotations}, but neither there nor in its class folder" + AGAIN].append(
-                    val / "images" / image
-                )
-        wrong[f"not listed in {annotations}; move away what does not belong there"] += [
-            val / "images" / image for image in sorted(waiting - labels.keys())
-        ]
-    else:
-        wrong["missing" + AGAIN].append(annotations)
 
-    # A rename would replace what is at the target, take a link for an image, or fail between two disks.
-    wrong["the image's new place is taken; move one of the two away"] += [
-        target for _, target in moves if os.path.lexists(target)
-    ]
-    wrong["not a plain file; put the image itself there"] += [
-        source for source, _ in moves if source.is_symlink() or not source.is_file()
-    ]
-    wrong["not a plain folder; put the folder itself there"] += [
-        folder
-        for folder in sorted({path.parent for move in moves for path in move})
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir())
-    ]
-    messages = [f"{_examples(files)}: {what}" for what, files in wrong.items() if files]
-    if messages:
-        raise BadInput(*messages)
-    return moves
-
-
-def _read_labels(annotations, classes, wrong):
-    """{image name: class id} of the annotations' lines; the id is None where the line is wrong."""
-    labels = {}
-    lines = annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
+def _validation_moves(val, classes):
+    """[(from, to)] of the validation images that are still in val/images; BadInput where the annotations do not fit."""
+    annotations, waiting, listed, moves = val / "val_annotations.txt", set(_images(val / "images")), set(), []
+    if not annotations.is_file():
+        raise BadInput(f"{annotations}: missing; extract the download again")
+    for number, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         image, name = (line.split("\t") + [""])[:2]  # four numbers follow, the object's box
-        problem = None
-        if not name or not image.lower().endswith(".jpeg") or image != os.path.basename(image):
-            problem = "not an image's file name, a tab and a class id" + AGAIN
-        elif name not in classes:
-            problem = "its class has no folder in train" + AGAIN
-        elif image in labels:
-            problem = "this image was listed before" + AGAIN
-        if problem:
-            wrong[problem].append(f"{annotations} line {number} ({image!r}, {name!r})")
-        # An image named on a wrong line is named all the same: no second complaint that it is not listed.
-        labels[image] = None if problem else name
-    return labels
+        if name not in classes or image != os.path.basename(image) or image in listed:
+            raise BadInput(f"{annotations} line {number}: not an image and its class; extract the download again")
+        listed.add(image)
+        if image in waiting:
+            moves.append((val / "images" / image, val / name / image))
+        elif not (val / name / image).is_file():
+            raise BadInput(f"{val / 'images' / image}: is listed in {annotations}, but missing; extract it again")
+    if unlisted := sorted(waiting - listed):
+        raise BadInput(f"{val / 'images' / unlisted[0]}: is not listed in {annotations}; move it away")
+    return moves
 
 
-def _examples(files, shown=5):
-    more = f" and {len(files) - shown:,} more ({len(files):,} in all)" if len(files) > shown else ""
-    return ", ".join(str(file) for file in files[:shown]) + more
-
-
-def make_parser():
+def make_parser() -> CheckedParser:
     parser = CheckedParser(description=__doc__)
     parser.add_argument(
         "dir", nargs="?", default="datasets/tiny-imagenet-200", help="the data set's folder, or its parent"
@@ -147,9 +102,7 @@ def make_parser():
 
 
 def main(argv=None):
-    args, problems = make_parser().parse_collecting(argv)
-    problems.stop_if_any()
-    folder = find_folder(args.dir)
+    folder = find_folder(Path(make_parser().parse_args(argv).dir))
     moved = refolder(folder)
     print(f"moved {moved:,} images; {len(class_ids(folder))} classes")
     print(folder)

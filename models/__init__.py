@@ -51,16 +51,14 @@ def build_model(
     *,
     width: int = 1,
     norm: str = "batch",
-    init: str = "torchvision",
     pretrained: bool = False,
     fetch: bool = True,
 ) -> nn.Module:
     """Build the network `name`, its weights drawn from torch's global generator as the caller seeded it.
 
     name: one of NETS. image_size: the side of the images in pixels. width: multiplies smallcnn's channels.
-    norm: "batch" or "group". init: "torchvision" (convolutions drawn by fan-out) or "published" (torch's
-    defaults, as in the published code). pretrained: torchvision's stem at any size, its ImageNet weights and a fresh
-    head; fetch=False leaves those weights out, for a checkpoint that load_weights fills in next.
+    norm: "batch" or "group". pretrained: torchvision's stem at any size, its ImageNet weights and a
+    fresh head; fetch=False leaves those weights out, for a checkpoint that load_weights fills in next.
     Returns a module x (B, channels, image_size, image_size) -> logits (B, num_classes), on the CPU.
     Raises BadInput as check_net does, and NeedsDownload where the ImageNet weights cannot be fetched.
     """
@@ -69,10 +67,6 @@ def build_model(
     cifar_stem = image_size <= CIFAR_STEM_UP_TO and not pretrained
     given = {"width": width, "norm": norm}
     model = net.build(num_classes, channels, cifar_stem, **{option: given[option] for option in net.options})
-    if init == "published":
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.reset_parameters()
     if pretrained and fetch:
         load_imagenet(model, net.pretrained)
     return model

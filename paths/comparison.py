@@ -13,14 +13,13 @@ from paths.pictures import Scene
 SAMPLES = 4
 
 
-def check_comparable(first, other, flag_value, problems):
-    """Add to problems when two Recorded are of other data; warn when one is longer."""
+def check_comparable(first, other, flag_value):
+    """BadInput when two Recorded are of other data; warn when one is longer."""
     if first.path.shape[::2] != other.path.shape[::2]:
-        problems.add(f"--compare {flag_value}: follows other samples or classes; give a run on the same data")
-        return
+        raise BadInput(f"--compare {flag_value}: follows other samples or classes; give a run on the same data")
     known = [r.given if r.clean is None else r.clean for r in (first, other)]
     if agree_by_chance(*known, first.path.shape[2]):
-        problems.add(
+        raise BadInput(
             f"--compare {flag_value}: its labels agree with those of {first.name} no more than by chance; "
             "give a run on the same data"
         )

@@ -6,6 +6,7 @@ where a linear map takes its prediction: class k's corner of the simplex goes to
 
 import gzip
 import html
+import io
 import json
 import re
 from pathlib import Path
@@ -16,13 +17,14 @@ from PIL import Image
 from common.files import whole_file
 from common.plots import evenly
 from paths.measures import chunks, default_smoothing
-from paths.report import _base64, _hash, _jpeg, _tiled
+from paths.report import _base64, _hash
 
 MOST_BYTES = 20_000_000  # of the page
 MOST_STEPS = 100
 MOST_SAMPLES = 2000
 MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the page is made and shown
 PATH_SHARE = 0.7  # of the page's bytes; pictures have what is left
+ROW, QUALITY = 16, 88  # pictures in a line of their sheet; of JPEG
 SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first whose pictures fit
 MARKED = 0.25  # of the dots at most are there because somebody marked them
 KINDS = OTHER, EASY, HARD, WRONG = range(4)
@@ -55,7 +57,7 @@ def write_player(analysis, out):
     template, style, script = (_part(kind) for kind in ("html", "css", "js"))
     used = len(json.dumps(data)) + len(packed) + len(template + style + script) + 20 * len(rows) + 2000
     sheet = None if recorded.images is None else _sheet(recorded.images, rows, MOST_BYTES - used)
-    data["sheet"] = sheet and {name: sheet[name] for name in ("row", "cell", "sizes")}
+    data["sheet"] = sheet and sheet["shown"]
     parts = {
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",
@@ -115,24 +117,29 @@ def _packed(path, rows, steps):
 
 def _sheet(images, rows, most):
     """All pictures in one JPEG, as large as `most` bytes allow; None where none fits."""
-    found = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
-    found = [np.asarray(image) for block in found for image in block]
+    blocks = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
+    found = [_picture(np.asarray(image)) for block in blocks for image in block]
+    mode = "L" if {image.mode for image in found} == {"L"} else "RGB"
     for side in SIDES:
-        small = [_shrunk(image, side) for image in found]
-        sheet, cell = _tiled(small)
-        jpeg = _base64(_jpeg(sheet, np.inf))
-        if len(jpeg) <= most:
-            sizes = [[image.shape[1], image.shape[0]] for image in small]
-            largest = max(max(image.shape[:2]) for image in found)
-            row = sheet.shape[1] // cell
-            return {"jpeg": jpeg, "row": row, "cell": cell, "sizes": sizes, "side": side, "largest": largest}
+        small = [image.copy() for image in found]
+        for image in small:
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        cell = max(max(image.size) for image in small)
+        cell += -cell % 8  # JPEG's block, so that none has pixels of two pictures
+        sheet = Image.new(mode, (ROW * cell, -(-len(small) // ROW) * cell))
+        for place, image in enumerate(small):
+            sheet.paste(image, (place % ROW * cell, place // ROW * cell))
+        file = io.BytesIO()
+        sheet.save(file, "JPEG", quality=QUALITY, subsampling=0)  # or colour would run from one block into the next
+        if 4 * file.tell() / 3 <= most:
+            largest = max(max(image.size) for image in found)
+            shown = {"row": ROW, "cell": cell, "sizes": [image.size for image in small]}
+            return {"jpeg": _base64(file.getvalue()), "shown": shown, "side": side, "largest": largest}
     return None
 
 
-def _shrunk(image, side):
-    small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(small).reshape(small.height, small.width, -1)
+def _picture(image):
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def _note(analysis, rows, steps, sheet):

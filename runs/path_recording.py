@@ -15,33 +15,24 @@ from paths.recorder import PathRecorder
 PASSES_OF_TRAINING = 3  # forward passes that a sample costs in training: one forward, about two backward
 
 
-def add_path_flags(parser, fine_every, fine_samples):
-    """--fine_every, --fine_samples, --path_dtype; returns the group's add_argument, for more of them.
-
-    fine_samples: in words, how many when the flag is not given.
-    """
-    flag = parser.add_argument_group("the paths").add_argument
-    flag(
-        "--fine_every", type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
-    )
-    flag("--fine_samples", type=flags.count, default=None, help=f"fixed samples to follow ({fine_samples})")
-    _add_path_dtype(flag)
-    return flag
+PATH_DTYPE = dict(default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
 
 
-def add_record_flag(parser, whose):
+def path_flags(fine_every: int, fine_samples: str) -> dict:
+    """--fine_every, --fine_samples, --path_dtype; fine_samples: in words, how many when the flag is not given."""
+    return {
+        "--fine_every": dict(
+            type=flags.count, default=fine_every, help="updates from one step of the FINE path to the next"
+        ),
+        "--fine_samples": dict(type=flags.count, help=f"fixed samples to follow ({fine_samples})"),
+        "--path_dtype": PATH_DTYPE,
+    }
+
+
+def record_flags(whose: str) -> dict:
     """--record_paths, --path_dtype: for scripts that have something else to do."""
-    flag = parser.add_argument_group("the paths").add_argument
-    flag(
-        "--record_paths",
-        action="store_true",
-        help=f"also record PATH_TRAIN_COARSE, as main_gen_path.py does, {whose}; for analyze_paths.py",
-    )
-    _add_path_dtype(flag)
-
-
-def _add_path_dtype(flag):
-    flag("--path_dtype", default="float16", help="of the arrays", **flags.one_of(["float16", "float32"]))
+    said = f"also record PATH_TRAIN_COARSE, as main_gen_path.py does, {whose}; for analyze_paths.py"
+    return {"--record_paths": dict(action="store_true", help=said), "--path_dtype": PATH_DTYPE}
 
 
 def check_path_flags(args, data, folder, shapes):

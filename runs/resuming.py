@@ -13,7 +13,8 @@ from runs.lock import check_unlocked
 # files hold is compared instead), or are compared elsewhere.
 FREE = set(
     "resume overwrite check jobs only_seed save_every save_minutes num_work wandb proj_name run_name path data_dir "
-    "human_probs teach_path true_probs ny_file device amp compile epochs accumulate dist_timeout".split()
+    "data_backend cache_dir human_probs teach_path true_probs ny_file device amp compile epochs accumulate "
+    "dist_timeout".split()
 )
 MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
 
@@ -37,46 +38,33 @@ def _of_each_run(folder, name):
     return [*folder.glob(name), *folder.glob(f"seed_*/*/{name}")]
 
 
-def take_over(args, folder, problems):
-    """Give args the settings of the run that --resume goes on with; flags that contradict it are problems.
+def take_over(args, folder):
+    """Give args the settings of the run that --resume goes on with; BadInput for a flag that contradicts them.
 
     Returns the run's environment.json, or None where there is nothing to go on with: then it starts anew.
     """
     if args.overwrite and args.resume:
-        problems.add("--resume and --overwrite: one goes on with the run, the other replaces it; give one of them")
-    if not args.resume:
+        raise BadInput("--resume and --overwrite: one goes on with the run, the other replaces it; give one of them")
+    if not args.resume or not has_progress(folder):
         return None
-    with problems.collect():
-        if not has_progress(folder):
-            return None
-        if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
-            check_unlocked(folder)
-        saved = read_json(check_intact(folder / "args.json"))
-        environment = read_environment(folder)
-        for name, ours in list(vars(args).items()):
-            if name not in saved or name in ("given", "resume", "overwrite", "check"):
-                continue
-            theirs = saved[name]
-            if not problems.fits(folder / "args.json", name, theirs):
-                continue
-            if name not in args.given or name in problems.broken:
-                setattr(args, name, theirs)
-                problems.broken.discard(name)
-            elif name not in FREE and json.loads(json.dumps(ours)) != theirs:
-                problems.add(_contradiction(name, ours, folder, theirs), name)
-        _check_epochs(args, folder, saved, problems)
-        args.given = args.given | set(saved.get("given", ()))
-        return environment
-
-
-def _check_epochs(args, folder, saved, problems):
-    before = saved["epochs"]
-    if "epochs" in problems.broken:
-        return
-    grows = args.epochs > before and saved["scheduler"] == "multi" and "seeds" not in saved
-    if args.epochs != before and not grows:
-        why = "; --scheduler multi alone can go on for longer, and no comparison" if args.epochs > before else ""
-        problems.add(_contradiction("epochs", args.epochs, folder, before) + why)
+    if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
+        check_unlocked(folder)
+    saved, environment = read_json(check_intact(folder / "args.json")), read_environment(folder)
+    for name, ours in list(vars(args).items()):
+        if name not in saved or name in ("given", "resume", "overwrite", "check"):
+            continue
+        if name not in args.given:
+            setattr(args, name, saved[name])
+        elif name not in FREE and json.loads(json.dumps(ours)) != saved[name]:
+            raise BadInput(_contradiction(name, ours, folder, saved[name]))
+    grows = args.epochs > saved["epochs"] and saved["scheduler"] == "multi" and "seeds" not in saved
+    if args.epochs != saved["epochs"] and not grows:
+        why = (
+            "; --scheduler multi alone can go on for longer, and no comparison" if args.epochs > saved["epochs"] else ""
+        )
+        raise BadInput(_contradiction("epochs", args.epochs, folder, saved["epochs"]) + why)
+    args.given = args.given | set(saved.get("given", ()))
+    return environment
 
 
 def _contradiction(name, ours, folder, theirs):

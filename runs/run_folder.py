@@ -45,6 +45,7 @@ COLUMNS = [
     *(f"valid_{f}" for f in FIGURES),
     *(f"test_{f}" for f in FIGURES),
     "seconds",
+    "seconds_waited",
 ]
 
 # What a student inherits from its teacher's args.json, so that both see the same rows with the same labels.
@@ -120,6 +121,10 @@ class RunFolder:
         self.save_epochs, self.last_epoch, self.save_every, self.save_seconds = (), None, 1, 600
         self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
         self._saved_at = time.monotonic()
+
+    def shared(self):
+        """What an OnlookersFolder is made of."""
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "files")}
 
     def __enter__(self):
         return self
@@ -211,9 +216,9 @@ class RunFolder:
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
-            for name in names:
+            for name in names if self.writes or state.table.collective else ():
                 state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
-            if names and isinstance(state.table, SparseTable):
+            if names and self.writes and isinstance(state.table, SparseTable):
                 print(f"{state.table.error_in_words()} ({', '.join(names)})")
         is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
         if names or is_due:
@@ -251,13 +256,14 @@ class RunFolder:
 class OnlookersFolder(RunFolder):
     """A run's folder for processes that train with the one that writes: they restore what it saved, and write nothing.
 
-    resumes: as of the RunFolder of that one.
+    shared: as of the RunFolder of that one.
     """
 
     writes = False
 
-    def __init__(self, path, hardware, resumes):
-        self.path, self.hardware, self.resumes, self.files = Path(path), hardware.describe(), resumes, _Discarded()
+    def __init__(self, shared):
+        vars(self).update(shared)
+        self.files = _Discarded()
 
     def __exit__(self, *problem):
         pass
@@ -265,11 +271,11 @@ class OnlookersFolder(RunFolder):
     def time_to_save(self):
         return False
 
-    def save(self, state):
-        state.saved_at = state.update
-
-    def save_epoch(self, state, epoch, new_best):
-        pass
+    def _save_together(self, state, names=(), with_last=True):
+        if with_last:
+            if state.table is not None and state.table.collective:
+                state.table.state_dict()
+            state.saved_at = state.update
 
     def finish(self, state):
         pass

@@ -39,26 +39,20 @@ class Teacher:
             candidates = [self.path / f"{teach_name}{ending}" for ending in ENDINGS]
             self.table_path = next((path for path in candidates if path.is_file()), candidates[0])
 
-    def pass_on_settings(self, args, problems):
-        """Give args the teacher's data settings; flags that the user gave and that contradict are problems."""
+    def pass_on_settings(self, args):
+        """Give args the teacher's data settings; BadInput for a flag that contradicts them."""
         if self.args is None:
             return
         for name in INHERITED:
             theirs, ours = self.args[name], getattr(args, name)
-            if not problems.fits(self.path / "args.json", name, theirs):
-                continue
-            if name in args.given and name not in problems.broken and theirs != ours:
-                # a label file may lie elsewhere now: what it holds is compared later
-                if not (name == "ny_file" and theirs and ours):
-                    problems.add(
-                        f"--{name} {ours}: the teacher in {self.path} has {name} {theirs}; "
-                        "leave the flag out, or take another teacher",
-                        name,
-                    )
-            else:
+            if name not in args.given:
                 setattr(args, name, theirs)
-                problems.broken.discard(name)
-        if "data_dir" not in args.given and problems.fits(self.path / "args.json", "data_dir", self.args["data_dir"]):
+            elif theirs != ours and not (name == "ny_file" and theirs and ours):  # which may lie elsewhere now
+                raise BadInput(
+                    f"--{name} {ours}: the teacher in {self.path} has {name} {theirs}; "
+                    "leave the flag out, or take another teacher"
+                )
+        if "data_dir" not in args.given:
             args.data_dir = self.args["data_dir"]
 
     def check_data(self, data):
@@ -147,8 +141,8 @@ class Teacher:
 def _compare(name, theirs, data):
     """Compare the fingerprints of labels in a dict of theirs with the data's."""
     ours = data.fingerprints()
-    for key, what in (("y_sha256", "clean labels"), ("ny_sha256", "noisy labels")):
-        if theirs.get(key, ours[key]) != ours[key]:
+    for key, what in (("paths_sha256", "image files"), ("y_sha256", "clean labels"), ("ny_sha256", "noisy labels")):
+        if key in ours and theirs.get(key, ours[key]) != ours[key]:
             raise BadInput(
                 f"{name}: its {what} are not those of this data set (SHA-256 {theirs[key][:12]} there, "
                 f"{ours[key][:12]} here); give the data it was trained on with --data_dir or --ny_file, "

@@ -1,4 +1,4 @@
-"""A user's mistake: a line or two for each on standard error, all in one go, exit code 2, nothing written."""
+"""A user's mistake: a line or two on standard error, exit code 2, nothing written; wrong flag values all at once."""
 
 import os
 import shutil
@@ -126,15 +126,15 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --ny_kind asymmetric", ["--ny_kind asymmetric pair"]),
     ("teacher", f"{WITH_DIGITS} --unheard", ["--unheard"]),
     ("teacher", f"{WITH_DIGITS} --unheard 5 --epochs 0", ["--unheard", "--epochs 0"]),
-    ("teacher", f"{WITH_DIGITS} --epochs 0 --lr", ["--lr argument", "--epochs 0"]),
-    ("teacher", f"{WITH_DIGITS} --run_name ../elsewhere", ["--run_name ../elsewhere slashes"]),
-    ("comparison", f"{WITH_DIGITS} --path /tmp/elsewhere", ["--path /tmp/elsewhere slashes"]),
+    ("teacher", f"{WITH_DIGITS} --epochs 0 --lr", ["--lr", "--epochs 0"]),
+    ("teacher", f"{WITH_DIGITS} --run_name ../elsewhere", ["--run_name ../elsewhere"]),
+    ("comparison", f"{WITH_DIGITS} --path /tmp/elsewhere", ["--path /tmp/elsewhere"]),
     ("teacher", f"{WITH_DIGITS} --ny_kind pair", ["--ny_kind pair --ny_ratio"]),
-    ("teacher", f"{WITH_DIGITS} --ny_file @other_order.npz:worse", ["--ny_file other_order.npz clean_label order"]),
-    ("teacher", f"{WITH_DIGITS} --batch_size 1", ["--batch_size 1 BatchNorm"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @other_order.npz:worse", ["--ny_file other_order.npz clean_label"]),
+    ("teacher", f"{WITH_DIGITS} --batch_size 1", ["--batch_size 1 --norm"]),
     # data that is not there
     ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @nowhere", ["--data_dir nowhere folder"]),
-    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty images"]),
+    ("teacher", "--net smallcnn --device cpu --dataset folder --data_dir @empty", ["--data_dir empty"]),
     ("teacher", "--net smallcnn --device cpu --dataset tinyimagenet --data_dir @nowhere", ["--data_dir nowhere"]),
     ("teacher", f"{NPZ} @nowhere.npz", ["--data_dir nowhere.npz"]),
     ("teacher", "--net smallcnn --device cpu --dataset npz", ["--dataset npz --data_dir"]),
@@ -160,8 +160,8 @@ CASES = [
     ("teacher", f"{WITH_DIGITS} --ny_file @eleven.npy", ["--ny_file eleven.npy 10 9"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @nowhere.npy", ["--ny_file nowhere.npy"]),
     ("teacher", f"{WITH_DIGITS} --ny_file @labels.npy --ny_ratio 0.2", ["--ny_file labels.npy --ny_ratio 0.2"]),
-    ("teacher", f"{WITH_DIGITS} --ny_file @terabytes.npy", ["--ny_file terabytes.npy claims"]),
-    ("teacher", f"{WITH_DIGITS} --ny_file @marks.csv", ["--ny_file marks.csv given_label chance"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @terabytes.npy", ["--ny_file terabytes.npy"]),
+    ("teacher", f"{WITH_DIGITS} --ny_file @marks.csv", ["--ny_file marks.csv given_label"]),
     ("teacher", f"{WITH_DIGITS} --skip_bad", ["--skip_bad digits"]),
     # numbers
     *[
@@ -204,35 +204,37 @@ CASES = [
     ("student", f"{TAUGHT} --teach_name epoch_178", ["--teach_name epoch_178 best_acc"]),
     ("student", f"{WITH_DIGITS} --teach_path @damaged", ["args.json"]),
     ("student", f"{TABLE} shape", ["shape.npy (1437, 100) (1437, 10)"]),
-    ("student", f"{TABLE} nan", ["nan.npy not finite"]),
+    ("student", f"{TABLE} nan", ["nan.npy"]),
     ("student", f"{TABLE} cut", ["cut.npy"]),
-    ("student", f"{TABLE} best_acc --ny_ratio 0.4 --data_seed 2 --train_size 200 --batch_size 50", ["noisy labels"]),
-    ("student", "--net smallcnn --device cpu --batch_size 50 --teach_path @bitflip --teach_type table", ["checksum"]),
-    ("student", f"{NET} preact", ["preact.pt another network"]),
+    ("student", f"{TABLE} best_acc --ny_ratio 0.4 --data_seed 2 --train_size 200 --batch_size 50", ["best_acc.npy"]),
+    (
+        "student",
+        "--net smallcnn --device cpu --batch_size 50 --teach_path @bitflip --teach_type table",
+        ["best_acc.npy"],
+    ),
+    ("student", f"{NET} preact", ["preact.pt --net"]),
     ("student", f"{NET} classes", ["classes.pt 100 10"]),
-    ("student", f"{NET} classes --teach_net resnet18", ["classes.pt another network"]),
+    ("student", f"{NET} classes --teach_net resnet18", ["classes.pt --net"]),
     ("student", f"{NET} cut", ["cut.pt"]),
-    ("student", f"{NET} packed", ["packed.pt compressed"]),
+    ("student", f"{NET} packed", ["packed.pt"]),
     ("student", f"{TAUGHT} --teach_net resnet18", ["--teach_net resnet18 smallcnn"]),
     ("student", f"{WITH_DIGITS} --teach_type true", ["--true_probs"]),
     ("student", f"{WITH_DIGITS} --teach_type true --true_probs @nowhere.npy", ["--true_probs nowhere.npy"]),
     ("student", f"{WITH_DIGITS} --teach_type true --true_probs @probs_short.npy", ["probs_short.npy (10, 10)"]),
-    ("student", f"{WITH_DIGITS} --teach_type true --true_probs @logits.npy", ["logits.npy distributions"]),
+    ("student", f"{WITH_DIGITS} --teach_type true --true_probs @logits.npy", ["logits.npy"]),
     # teacher and student contradict each other
     ("student", f"{TAUGHT} --ny_ratio 0.2", ["--ny_ratio 0.2 0.4"]),
     ("student", f"{TAUGHT} --dataset cifar10", ["--dataset cifar10 digits"]),
     ("student", f"{TAUGHT} --data_seed 2", ["--data_seed 2 1"]),
-    ("student", f"{TAUGHT} --train_size 100 --valid_size 0", ["--train_size 100 200", "--valid_size 0 0.1"]),
-    # two at once
+    ("student", f"{TAUGHT} --train_size 100 --valid_size 0", ["--train_size 100 200"]),
+    # wrong values come together, and before all else
     ("teacher", f"{WITH_DIGITS} --lr 0 --net resnet19", ["--lr 0", "--net resnet19"]),
-    ("teacher", f"{WITH_DIGITS} --batch_size 2000 --width 0", ["--batch_size 2000", "--width 0"]),
-    ("teacher", f"{WITH_DIGITS} --scheduler x --ny_file @short.npy", ["--scheduler x", "--ny_file short.npy"]),
-    ("teacher", f"{NPZ} @lengths.npz --epochs 0", ["lengths.npz", "--epochs 0"]),
-    ("student", f"{TABLE} nan --tau 0", ["nan.npy", "--tau 0"]),
-    ("student", f"{NET} preact --smoothing 2", ["preact.pt", "--smoothing 2"]),
-    ("student", f"{TAUGHT} --ny_ratio 0.2 --lr -1", ["--ny_ratio 0.2 0.4", "--lr -1"]),
+    ("teacher", f"{WITH_DIGITS} --batch_size 2000 --width 0 --unheard", ["--width 0", "--unheard"]),
+    ("student", f"{TAUGHT} --ny_ratio 0.2 --lr -1", ["--lr -1"]),
     ("comparison", f"{WITH_DIGITS} --noisy_level 12 --temp 0", ["--noisy_level 12", "--temp 0"]),
-    ("comparison", f"{WITH_DIGITS} --methods OHT GT --batch_size 5000", ["--methods GT", "--batch_size 5000"]),
+    # of what comes after, the first
+    ("teacher", f"{WITH_DIGITS} --width 2 --net resnet18 --ny_file @short.npy", ["--width 2"]),
+    ("teacher", f"{NPZ} @lengths.npz --batch_size 1", ["--batch_size 1"]),
 ]
 
 
@@ -271,12 +273,13 @@ def test_a_mistake_is_answered_in_a_line_or_two_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_check_answers_mistakes_as_a_run_does(script, workplace, capsys):
-    flags = [*DIGITS, "--check", "--lr", "0", "--batch_size", "9999"]
+@pytest.mark.parametrize("wrong", ["--lr 0", "--batch_size 9999"])
+def test_check_answers_mistakes_as_a_run_does(script, wrong, workplace, capsys):
+    flags = [*DIGITS, "--check", *(["--teach_type", "onehot"] * (script == "student")), *wrong.split()]
     with pytest.raises(SystemExit) as found:
-        errors.run_script(lambda: SCRIPTS[script].main([*flags, *(["--teach_type", "onehot"] * (script == "student"))]))
+        errors.run_script(lambda: SCRIPTS[script].main(flags))
     assert found.value.code == 2
-    check_messages(capsys.readouterr().err, ["--lr 0", "--batch_size 9999"])
+    check_messages(capsys.readouterr().err, [wrong])
 
 
 def test_all_mistakes_of_a_line_are_named_at_once(workplace, capsys):
@@ -307,9 +310,9 @@ def test_a_taken_name_is_a_mistake_and_what_was_there_stays(workplace, capsys):
     taken.mkdir(parents=True)
     (taken / "args.json").write_text("{}")
     with pytest.raises(SystemExit) as found:
-        errors.run_script(lambda: main_gen_teacher.main([*DIGITS, "--epochs", "0"]))
+        errors.run_script(lambda: main_gen_teacher.main(DIGITS))
     assert found.value.code == 2
-    check_messages(capsys.readouterr().err, ["--epochs 0", "smallcnndigits_cosine --overwrite"])
+    check_messages(capsys.readouterr().err, ["smallcnndigits_cosine --overwrite"])
     assert [p.name for p in taken.iterdir()] == ["args.json"]
 
 
@@ -318,7 +321,7 @@ def test_a_run_that_diverges_fails_in_a_line_with_exit_code_one(quick, workplace
         errors.run_script(lambda: main_gen_teacher.main(quick("--lr", 1e30)))
     assert found.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the loss is no longer finite") and "--lr" in line
+    assert line.startswith("error: ") and "--lr" in line
 
 
 # ------------------------------------------------------------------------------------- all flags of all scripts
@@ -335,8 +338,10 @@ def parse(script, action, value):
     """(args, mistakes) of a script's one flag, or of its one argument without a name."""
     nameless = ["cifar10h"] if any(not other.option_strings for other in PARSERS[script]._actions) else []
     given = [*nameless, f"{action.option_strings[-1]}={value}"] if action.option_strings else [value]
-    args, problems = PARSERS[script].parse_collecting(given)
-    return args, problems.messages
+    try:
+        return PARSERS[script].parse_args(given), []
+    except errors.BadInput as found:
+        return None, found.messages
 
 
 @pytest.mark.parametrize("value", ["", "  "])
@@ -361,8 +366,9 @@ def test_a_tilde_is_the_home_folder_in_every_flag_that_takes_text(script, action
 def test_a_wrong_flag_gets_a_word_of_advice(script):
     for action in PARSERS[script]._actions:
         for flag in action.option_strings[-1:]:
-            _, problems = PARSERS[script].parse_collecting([f"{flag}_", "cifar10h", "cifar10h"])
-            (message,) = [message for message in problems.messages if message.startswith(f"{flag}_:")]
+            with pytest.raises(errors.BadInput) as found:
+                PARSERS[script].parse_args([f"{flag}_", "cifar10h", "cifar10h"])
+            (message,) = [message for message in found.value.messages if message.startswith(f"{flag}_:")]
             assert flag in message
 
 
@@ -381,7 +387,8 @@ def test_an_empty_flag_trains_on_nothing_else(script, workplace, capsys):
 @pytest.mark.parametrize(
     "script, flags, mistakes",
     [
-        ("main_distill.py", "--teach_path nowhere --tau -1", ["--teach_path nowhere", "--tau -1"]),
+        ("main_distill.py", "--ls_eps 2 --tau -1", ["--ls_eps 2", "--tau -1"]),
+        ("main_distill.py", "--teach_path nowhere", ["--teach_path nowhere"]),
         ("old_cifar_noisy.py", "--dataset digits --noisy_level 11", ["--noisy_level 11"]),
     ],
 )

@@ -20,7 +20,7 @@ import main_gen_teacher
 import old_cifar_noisy
 from benchmarks.workload import Bare, Ours, Workload, operations_of_an_update
 from common import interruption
-from common.errors import BadInput, Interrupted, Problems
+from common.errors import BadInput, Interrupted
 from data.images import FolderImages
 from data.seeds import with_weight_seed
 from paths import recorder as recorder_module
@@ -118,9 +118,7 @@ def test_nothing_waits_for_the_gpu_between_the_updates_of_an_epoch(device, tmp_p
     if device != "cuda":
         pytest.skip("only CUDA can say where it was waited for")
     flags = ["--dataset", "digits", "--net", "smallcnn", "--device", device, "--batch_size", "100", "--augment", "none"]
-    problems = Problems()
-    experiment = Experiment(main_gen_teacher.make_parser().parse_args(flags), problems, tmp_path / "unused")
-    problems.stop_if_any()
+    experiment = Experiment(main_gen_teacher.make_parser().parse_args(flags), tmp_path / "unused")
     experiment.start()
     monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 1e9)  # or writing might fall into the epoch that is watched
     rows, num_updates = experiment.data.train_idx[:50], len(experiment.train_loader)

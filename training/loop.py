@@ -38,6 +38,7 @@ class EpochSoFar:
 
     def __init__(self, loader_at_start):
         self.loader_at_start, self.started = loader_at_start, time.perf_counter()
+        self.waited = 0.0  # seconds, for batches
         self.losses, self.sizes = [], []  # an update each: the batch's mean loss, its samples
         self.seen = []  # tuples of (n,) tensors: confidence, predicted, given and clean label
         self._checked = 0  # losses known to be finite
@@ -49,6 +50,17 @@ class EpochSoFar:
     @property
     def seconds(self):
         return time.perf_counter() - self.started
+
+    def timed(self, batches):
+        """The batches; how long each is waited for is added up."""
+        batches = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
     @torch.no_grad()
     def add(self, value, logits, y, ny):
@@ -78,13 +90,14 @@ class EpochSoFar:
         return [torch.cat(parts) for parts in zip(*self.seen, strict=True)]
 
     def state_dict(self):
-        kept = {name: getattr(self, name) for name in ("loader_at_start", "seconds", "sizes")}
+        kept = {name: getattr(self, name) for name in ("loader_at_start", "seconds", "waited", "sizes")}
         return {**kept, "losses": torch.stack(self.losses), "seen": self._all_seen()}
 
     @classmethod
     def from_state_dict(cls, state, device):
         so_far = cls(state["loader_at_start"])
         so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
+        so_far.waited = state.get("waited", 0.0)  # it was not always saved
         so_far.losses = list(state["losses"].to(device))
         so_far.seen = [tuple(v.to(device) for v in state["seen"])]
         return so_far
@@ -211,7 +224,7 @@ def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=
     hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
     so_far = begin_epoch(state, lr, observers)
-    for number, (x, y, ny, idx) in enumerate(state.loader.batches(so_far.updates), so_far.updates):
+    for number, (x, y, ny, idx) in enumerate(so_far.timed(state.loader.batches(so_far.updates)), so_far.updates):
         tell(observers, "before_update", state.update, state.model)
         state.optimizer.zero_grad(set_to_none=True)
         size = state.loader.size_of(number)
@@ -231,14 +244,16 @@ def backward(state, forward, target, loss, share, size, parts):
     """Add the gradient of the mean loss over a batch of `size` samples, of which this process has a share (x, label,
     idx), in parts. Returns the share's logits, detached, and mean loss."""
     seen, values = [], []
-    chunks = [share] if parts == 1 else list(zip(*(whole.chunk(parts) for whole in share), strict=True))
+    chunks = [share] if parts == 1 else list(zip(*(whole.tensor_split(parts) for whole in share), strict=True))
     for x, label, idx in chunks:
-        alone = state.ddp and len(seen) + 1 < len(chunks)  # the ranks add up their gradients with the last part's
+        # the ranks add up their gradients with the last part's
+        alone = state.ddp is not None and len(seen) + 1 < len(chunks)
         with state.ddp.no_sync() if alone else contextlib.nullcontext():
             logits = forward(x)
             seen.append(logits.detach())
+            p_tar = target(x, label, idx, seen[-1])
             # without a sample the mean would be NaN; the other ranks wait for gradients, of zero
-            value = loss(logits, target(x, label, idx, seen[-1])) if len(x) else logits.sum()
+            value = loss(logits, p_tar) if len(x) else logits.sum()
             weight = len(x) * distributed.WORLD_SIZE / size  # DistributedDataParallel takes the mean over the ranks
             state.scaler.scale(value if weight == 1 else value * weight).backward()
             values.append(value.detach())
@@ -392,7 +407,7 @@ def end_epoch(state, run, args, forward, figures, valid, test, observers=()):
         row |= {f"{name}_{key}": v for key, v in evaluate(state.model, forward, loader).items()}
     if not all(math.isfinite(row[f"{name}_loss"]) for name in splits):  # the epoch's last step was the bad one
         _diverged(state)
-    row["seconds"] = state.so_far.seconds
+    row["seconds"], row["seconds_waited"] = state.so_far.seconds, state.so_far.waited
     state.rows.append(row)
     tell(observers, "after_epoch", epoch, state.model)
     state.end_epoch()

@@ -8,7 +8,6 @@ import resource
 import sys
 import warnings
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from data.datasets import open_dataset
 from data.images import FolderImages
 from data.label_files import read_labels
 from models import build_model, load_weights
+from utils import experiment_parser
 
 TERA = 2**40
 
@@ -260,7 +260,7 @@ SPLITS |= {
 
 
 def labels_of(path):
-    labels = read_labels(str(path), 60, ["a", "b", "c"])
+    labels, _ = read_labels(str(path), 60, ["a", "b", "c"])
     assert labels.shape == (60,) and 0 <= labels.min() <= labels.max() < 3
 
 
@@ -269,7 +269,7 @@ def weights_of(path):
 
 
 def data_of(path):
-    dataset = open_dataset(SimpleNamespace(dataset="npz", data_dir=str(path), image_size=None))
+    dataset = open_dataset(experiment_parser("test").parse_args(["--dataset", "npz", "--data_dir", str(path)]))
     assert dataset.train.images.shape == (60, 8, 8, 1) and dataset.train.labels.max() < dataset.num_classes == 3
 
 
@@ -347,71 +347,3 @@ def test_text_that_is_none_becomes_text():
     assert len(printable("a" * 10**6)) < 1000
     assert printable("a\x1b[2J\nb\udcff é") == r"a\x1b[2J\nb\udcff é"
     assert valid_text("caf\udce9\ud800") == r"caf\udce9\ud800" and valid_text("né\n") == "né\n"
-
-
-# ------------------------------------------------------------------------------------------------ control groups
-
-UNIT = 2**23  # bytes: a few of them are less than any machine has free
-UNLIMITED = 9223372036854771712  # what v1 says where there is no limit
-
-
-def v2(limit, used, cached=0):
-    """The files of a group, of sizes in UNIT; cached: what of used is a disk cache."""
-    stat = f"anon 1\nfile 2\ninactive_file {cached * UNIT // 2}\nactive_file {cached * UNIT // 2}"
-    limit = limit if limit == "max" else limit * UNIT
-    return {"memory.max": limit, "memory.current": used * UNIT, "memory.stat": stat}
-
-
-def v1(limit, used, cached=0):
-    stat = f"inactive_file 7\ntotal_inactive_file {cached * UNIT // 2}\ntotal_active_file {cached * UNIT // 2}"
-    limit = limit if limit == UNLIMITED else limit * UNIT
-    return {"memory.limit_in_bytes": limit, "memory.usage_in_bytes": used * UNIT, "memory.stat": stat}
-
-
-def control_groups(tmp_path, monkeypatch, own, groups):
-    """A /proc/self/cgroup and the files of groups: {folder: {file: content}}."""
-    (tmp_path / "cgroup").write_text(own)
-    for folder, files in groups.items():
-        (tmp_path / "groups" / folder).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (tmp_path / "groups" / folder / name).write_text(f"{content}\n")
-    monkeypatch.setattr(untrusted, "OWN_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(untrusted, "GROUPS", tmp_path / "groups")
-
-
-V1 = "12:cpu,cpuacct:/elsewhere\n5:memory:{}\n0::/\n"
-LEFT = {
-    "v2, a container": ("0::/\n", {"": v2(6, 2)}, 4),
-    "v2, a job below a slice": ("0::/slice/job\n", {"slice": v2(6, 3), "slice/job": v2("max", 1)}, 3),
-    "v2, the tightest counts": ("0::/a/b\n", {"a": v2(9, 2), "a/b": v2(6, 2)}, 4),
-    "v2, its cache is free": ("0::/\n", {"": v2(6, 6, 4)}, 4),
-    "v2, more than its limit": ("0::/\n", {"": v2(6, 7)}, 0),
-    "v1, a container": (V1.format("/docker/0123"), {"memory": v1(6, 2)}, 4),  # its group is mounted as the root
-    "v1, a Slurm job": (
-        V1.format("/slurm/uid_1/job_2/step_0"),
-        {"memory/slurm/uid_1/job_2": v1(6, 4, 2), "memory/slurm/uid_1/job_2/step_0": v1(UNLIMITED, 1)},
-        4,
-    ),
-}
-
-
-@pytest.mark.parametrize(("own", "groups", "left"), LEFT.values(), ids=LEFT)
-def test_memory_is_what_the_control_group_has_left(tmp_path, monkeypatch, own, groups, left):
-    control_groups(tmp_path, monkeypatch, own, groups)
-    assert untrusted.available_memory() == left * UNIT
-
-
-@pytest.mark.parametrize("own", ["0::/\n", V1.format("/"), "1:name=systemd:/x\n", ""])
-def test_without_a_limit_memory_is_the_machines(tmp_path, monkeypatch, own):
-    control_groups(tmp_path, monkeypatch, own, {"": v2("max", 5), "memory": v1(UNLIMITED, 5)})
-    found = untrusted.available_memory()
-    monkeypatch.setattr(untrusted, "OWN_GROUPS", tmp_path / "not there")
-    assert found == pytest.approx(untrusted.available_memory(), rel=0.3)  # others use the machine
-
-
-def test_a_folder_in_a_small_container_is_streamed(tmp_path, monkeypatch):
-    images, rows = FolderImages(tmp_path, [f"{i}.png" for i in range(1000)], 64, 3), np.arange(1000)  # 12.3 MB
-    control_groups(tmp_path, monkeypatch, "0::/\n", {"": v2(4, 1)})  # 25.2 MB are left: half of it is enough
-    assert images.fits_in_memory(rows)
-    control_groups(tmp_path, monkeypatch, "0::/\n", {"": v2(4, 2)})
-    assert not images.fits_in_memory(rows)

@@ -3,7 +3,6 @@
 import os
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 
 from common.errors import BadInput
 from data.datasets import open_dataset
+from utils import experiment_parser
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +27,9 @@ def opened():
     """opened(dataset, data_dir, image_size=None) -> Dataset, as the scripts open it."""
 
     def call(dataset, data_dir=None, image_size=None):
-        data_dir = None if data_dir is None else str(data_dir)
-        return open_dataset(SimpleNamespace(dataset=dataset, data_dir=data_dir, image_size=image_size))
+        given = {"dataset": dataset, "data_dir": data_dir, "image_size": image_size}
+        flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        return open_dataset(experiment_parser("test").parse_args(flags))
 
     return call
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from data.noise import Marks
+from data.label_files import Marks
 from paths import player
 from paths.analysis import Analysis
 from paths.player import EASY, HARD, WRONG, write_player
@@ -205,16 +205,17 @@ def opened(tmp_path, load):
 
 def test_it_plays_from_the_start_to_the_end_and_stops_there(opened):
     page = opened(still=False, num_steps=5)
-    assert page.playing()
-    wait_until(lambda: 0 < page.step() < 4)
     wait_until(lambda: page.step() == 4 and not page.playing(), 20)
     assert page.text("#now") == "epoch 4 of 4"
-    page.one("#play").click()
-    assert page.playing() and page.step() < 4
+    again = """document.querySelector("#play").click();
+        return [document.querySelector("#play").textContent, Number(document.querySelector("#step").value)]"""
+    word, step = page.run(again)
+    assert word == "Pause" and step <= 4
+    wait_until(lambda: page.step() == 4 and not page.playing(), 20)
 
 
 def test_where_motion_is_unwanted_it_waits_and_still_plays_when_asked(opened):
-    page = opened()
+    page = opened(num_steps=90)
     assert not page.playing() and page.step() == 0
     page.press("3")
     assert page.stop() == WRONG and not page.playing() and page.step() == 0
