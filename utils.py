@@ -13,7 +13,7 @@ import torch
 from common.flags import CheckedParser, count, inner_share, name, not_negative, one_of, positive, share, whole
 from common.hardware import pick_device, usable_cpus
 from data import augment, noise
-from data.datasets import DATASETS, TEST_SIZE, Dataset
+from data.datasets import BACKENDS, DATASETS, TEST_SIZE, Dataset
 from data.label_files import split_file_and_key
 from data.labels import LabelledData, load_data
 from data.loader import IndexedLoader
@@ -44,7 +44,19 @@ FLAGS = {
             help="folder without train/ and test/: share that is tested on, chosen by a hash of each file",
         ),
         "--skip_bad": dict(action="store_true", help="folder, tinyimagenet: leave out images that cannot be read"),
-        "--augment": dict(default="auto", help="random shifts and flips; auto: by image size", **one_of(augment.KINDS)),
+        "--augment": dict(
+            default="auto",
+            help="random shifts and flips, above 64 px resized crops and flips; auto: by image size; resized_crop: "
+            "crops of the image files at their own size, and flips, as on ImageNet",
+            **one_of(augment.KINDS),
+        ),
+        "--data_backend": dict(
+            default="auto",
+            help="folder, tinyimagenet: images in memory; in a cache, a file of all, decoded once; or read from their "
+            "files each time; auto: the first that there is room for",
+            **one_of(BACKENDS),
+        ),
+        "--cache_dir": dict(help="folder of that cache (a hidden one beside the images when not given)"),
         "--num_work": dict(
             type=whole,
             default=min(4, usable_cpus()),
@@ -167,7 +179,7 @@ def get_loaders(
     """
     data = data or load_data(args)
     dataset, labels = data.dataset, (data.truth, data.ny)
-    dataset.measure()
+    dataset.measure(data.train_idx, pick_device(args.device))
     train = _loader(args, dataset, dataset.train, data.train_idx, *labels, args.batch_size)
     train.augment_kind = augment.resolve(args.augment, dataset.image_size, dataset.channels)
     train.seed(args.seed)

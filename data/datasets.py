@@ -19,6 +19,7 @@ from common.errors import BadInput, NeedsDownload
 from common.untrusted import check_range, class_numbers, load_npz, nfc, valid_text
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
 
+BACKENDS = ("auto", "memory", "cache", "files")  # of an image folder
 TEST_SIZE = 0.2  # of an image folder without splits
 VALIDATION = ("val", "valid", "validation", "dev")
 SPLITS = {"train", "training", "test", "testing", *VALIDATION}  # folders of these names are no classes
@@ -43,18 +44,18 @@ class Split:
     labels: np.ndarray
 
     @property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, but for images that cannot be read where --skip_bad leaves them out."""
         return self.images.usable if isinstance(self.images, FolderImages) else np.arange(len(self.labels))
 
-    def place(self, rows, device):
+    def place(self, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor | FolderImages, np.ndarray]:
         """(images, places): where some rows are to be read on a device, whoever else reads them.
 
-        images: a uint8 tensor, or FolderImages where memory is too small for the rows. On the CPU, and on a GPU for
+        images: a uint8 tensor, or FolderImages where the rows are not kept in memory. On the CPU, and on a GPU for
         sets that are no folder, all who ask share one copy. BadInput when a GPU's memory is too small for that.
         """
-        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         if not isinstance(self.images, FolderImages):
+            left = memory_left(device)
             if self.images.device.type != device.type and self.images.nbytes > left:
                 raise BadInput(
                     f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, of its memory "
@@ -62,13 +63,18 @@ class Split:
                 )
             self.images = self.images.to(device)
             return self.images, rows
-        if not self.images.fits_in_memory(rows) or len(rows) * math.prod(self.images.shape[1:]) > left / 2:
+        if self.images.how(rows, memory_left(device)) != "memory":
             return self.images, rows
         images = self.images.into_memory(rows)
         if device.type == "cpu":
             return images, rows
         # A copy on a GPU would not have the rows that are decoded later.
         return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
+
+
+def memory_left(device):
+    """Bytes free on a GPU; no limit elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 @dataclass
@@ -130,9 +136,14 @@ class Dataset:
         if self.train_paths is not None:
             self.train_paths = self.train.images.paths
 
-    def measure(self) -> None:
-        """Make mean and std available: those of the training images, where none are set. May decode them all."""
+    def measure(self, rows=None, device=None) -> None:
+        """Make mean and std available: those of the training images, where none are set. May decode them all.
+
+        rows, device: that the training images will be wanted of, and on: what is decoded for it is then kept for that.
+        """
         if not self.mean:
+            if rows is not None and isinstance(self.train.images, FolderImages):
+                self.train.images.how(rows, memory_left(device))
             self.mean, self.std = mean_and_std(self.train.images)
 
 
@@ -148,7 +159,9 @@ def open_dataset(args: Namespace) -> Dataset:
         flag = "--skip_bad" if args.skip_bad else f"--image_size {args.image_size}"
         raise BadInput(f"{flag}: --dataset {args.dataset} is no folder of images; leave it out")
     where, size = Path(args.data_dir or "./datasets"), args.image_size or 64
-    dataset = DATASETS[args.dataset](Namespace(**{**vars(args), "data_dir": where, "image_size": size}))
+    backend = _check_backend(args)
+    resolved = {"data_dir": where, "image_size": size, "data_backend": backend}
+    dataset = DATASETS[args.dataset](Namespace(**{**vars(args), **resolved}))
     if dataset.needs_download and args.data_dir and "dataset" not in args.given:
         _check_not_ones_own(where)
     if "test_size" in args.given and dataset.test_size is None:
@@ -159,6 +172,26 @@ def open_dataset(args: Namespace) -> Dataset:
     if args.train_on == "test":
         dataset.swap()
     return dataset
+
+
+def _check_backend(args):
+    """--data_backend of an image folder, as --augment needs it; BadInput where the flags do not go together."""
+    backend, cache_dir, augment = args.data_backend, args.cache_dir, args.augment
+    if args.dataset not in ("folder", "tinyimagenet"):
+        if backend not in ("auto", "memory"):
+            raise BadInput(f"--data_backend {backend}: --dataset {args.dataset} is kept in memory; leave it out")
+        if augment == "resized_crop":
+            raise BadInput(f"--augment resized_crop: is for image files, not --dataset {args.dataset}; give crop_flip")
+    if cache_dir and backend not in ("auto", "cache"):
+        raise BadInput(f"--cache_dir {cache_dir}: --data_backend {backend} makes no cache; leave one of them out")
+    if augment == "resized_crop":
+        if backend not in ("auto", "files"):
+            raise BadInput(
+                f"--augment resized_crop: is cut out of the files' own pixels, which --data_backend {backend} does not "
+                "keep; give files, or --augment crop_flip"
+            )
+        backend = "files"
+    return backend
 
 
 def _check_not_ones_own(path):
@@ -172,7 +205,7 @@ def _check_not_ones_own(path):
         )
 
 
-def fingerprint(labels):
+def fingerprint(labels: np.ndarray) -> str:
     """SHA-256 of labels as little-endian int64: two runs saw the same labels exactly when these are equal."""
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
@@ -206,7 +239,7 @@ def cifar(args):
     return filled_or_downloaded(dataset, fill, args)
 
 
-def filled_or_downloaded(dataset, fill, args):
+def filled_or_downloaded(dataset: Dataset, fill: Callable, args: Namespace) -> Dataset:
     """The data set, filled by fill(dataset, download) with what is in --data_dir; load() downloads what is absent.
 
     fill: raises RuntimeError, as torchvision does, where download is False and the files are not there.
@@ -415,8 +448,9 @@ def _dataset_of_files(name, number, parts, test, valid, args):
     """parts: {split: (folder, files in it, labels)}."""
     root, files, _ = parts["train"]
     size, channels = args.image_size, FolderImages(root, files, args.image_size, 3).count_channels()
+    kept = args.data_backend, args.cache_dir
     made = {
-        split: Split(FolderImages(root, files, size, channels, args.skip_bad), labels)
+        split: Split(FolderImages(root, files, size, channels, args.skip_bad, *kept), labels)
         for split, (root, files, labels) in parts.items()
     }
     splits = made["train"], made[test], made.get(valid)

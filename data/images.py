@@ -19,12 +19,14 @@ from tqdm import tqdm
 from common.errors import BadInput, is_out_of_memory
 from common.hardware import available_memory
 from common.untrusted import printable, reason
+from data import cached
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 # Pillow's names of the formats that are read, whatever a file is called: of others, some start programs
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
+PICTURE = 224  # pixels: the side of an image that is looked at
 MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
 HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
@@ -32,7 +34,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MO
 warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
-def is_image(path):
+def is_image(path: Path) -> bool:
     """By its name; files such as ._x.jpg, which macOS leaves beside x.jpg, are none."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
@@ -40,12 +42,12 @@ def is_image(path):
 class Found(NamedTuple):
     """Images below a folder: sorted relative paths; the names of its own folders; in words, what is passed over."""
 
-    paths: list
-    folders: list
-    notes: list
+    paths: list[str]
+    folders: list[str]
+    notes: list[str]
 
 
-def find_images(root):
+def find_images(root: str | Path) -> Found:
     """What Found says. Links to elsewhere are followed; hidden folders hold nothing, as if they were not there.
 
     BadInput for a folder that cannot be read, which would take its images with it.
@@ -84,40 +86,55 @@ def find_images(root):
     return Found(sorted(paths), own_folders or [], notes)
 
 
-def decode(path, image_size, channels):
-    """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out.
+def decode(path: Path, image_size: int, channels: int) -> np.ndarray:
+    """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out."""
+    image = read(path, channels, image_size)
+    if image.size != (image_size, image_size):
+        image = TF.center_crop(TF.resize(image, image_size), image_size)
+    return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def read(path: Path, channels: int, image_size: int | None = None) -> Image.Image:
+    """One image file as Pillow's, upright, in RGB or grey; where it is to be image_size pixels, perhaps less large.
 
     Of 16 bits a pixel the upper 8 are kept, of several pictures in a file the first. Raises OSError (or what else
     the file makes Pillow say) for a file that is no image, ValueError for pixels of 32 bits, or too many of them.
     """
     with Image.open(path, formats=FORMATS) as image:
         shorter, longer = sorted(image.size)  # as the header has it: nothing is decoded yet
-        if longer * max(shorter, image_size**2 / shorter) > MOST_PIXELS:
+        if longer * max(shorter, (image_size or 0) ** 2 / shorter) > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, which are too many, here or once resized")
         if image.mode in ("I", "F"):  # Pillow would clip them at 255: an image all white, or all black
             raise ValueError("pixels of 32 bits, which have no agreed range; save it with 8 bits")
-        image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
+        if image_size:
+            image.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))  # JPEGs: decode less
         image.load()
         with contextlib.suppress(Exception):  # damaged metadata, of which Pillow says many things, spoil no pixels
             image = ImageOps.exif_transpose(image)  # as the camera was held
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = image.convert("RGB" if channels == 3 else "L")
-        if image.size != (image_size, image_size):
-            image = TF.center_crop(TF.resize(image, image_size), image_size)
-        return np.asarray(image).reshape(image_size, image_size, channels)
+        return image.convert("RGB" if channels == 3 else "L")
+
+
+def picture(path):
+    """One image file to look at: as decode(), as large as it is up to PICTURE, never enlarged."""
+    with Image.open(path, formats=FORMATS) as image:
+        side = min(PICTURE, *image.size)
+    return decode(path, side, 3)
 
 
 class FolderImages:
-    """The images of a folder, decoded when asked for and kept: row i is paths[i] below root.
+    """The images of a folder: row i is paths[i] below root.
 
-    skip_bad: images that cannot be read are none of the usable rows.
+    skip_bad: images that cannot be read are none of the usable rows. backend: how they are kept, "memory" (decoded when
+    asked for), "cache" (all decoded once, to a file), "files" (decoded anew each time), or "auto": the first of these
+    that there is room for. cache_dir: of the cache; below root when not given.
     """
 
-    def __init__(self, root, paths, image_size, channels, skip_bad=False):
+    def __init__(self, root, paths, image_size, channels, skip_bad=False, backend="auto", cache_dir=None):
         self.root, self.paths, self.image_size, self.channels = root, paths, image_size, channels
-        self.skip_bad = skip_bad
-        self._pixels = self._decoded = None
+        self.skip_bad, self.backend, self.cache_dir = skip_bad, backend, cache_dir
+        self._pixels = self._decoded = self.cache = self._bad = None
 
     def __len__(self):
         return len(self.paths)
@@ -142,48 +159,72 @@ class FolderImages:
 
     def fits_in_memory(self, rows):
         """Whether the rows that are not decoded yet take at most half of the memory that is free."""
+        return self._missing(rows) <= available_memory() / 2
+
+    def _missing(self, rows):
+        """Bytes of the rows that are not decoded yet."""
         missing = len(rows) if self._decoded is None else np.count_nonzero(~self._decoded[rows])
-        return int(missing) * self.image_size**2 * self.channels <= available_memory() / 2
+        return int(missing) * self.image_size**2 * self.channels
+
+    def how(self, rows, left=math.inf):
+        """How rows are kept: "memory", "cache" (which is made, or opened) or "files". left: bytes, where it is a GPU's.
+
+        BadInput where memory is asked for and too small.
+        """
+        size = len(rows) * self.image_size**2 * self.channels
+        if self.backend == "memory" and (self._missing(rows) > available_memory() or size > left):
+            raise BadInput(
+                f"--data_backend memory: {len(rows)} images of {self.image_size} x {self.image_size} pixels take "
+                f"{size / 1e9:.1f} GB, {min(available_memory(), left) / 1e9:.1f} GB are free; give cache, files or auto"
+            )
+        if self.backend != "auto":
+            kind = self.backend
+        elif self.cache is None and self.fits_in_memory(rows) and size <= left / 2:
+            kind = "memory"
+        else:
+            kind = "cache" if self.cache is not None or cached.has_room(self) else "files"
+        if kind == "cache" and self.cache is None:
+            self.cache, self._bad = cached.open_or_make(self)
+        return kind
 
     @cached_property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, or with skip_bad those that can be decoded, which decodes each file once."""
         rows = np.arange(len(self))
         if not self.skip_bad:
             return rows
+        if self.backend in ("auto", "cache") and cached.path_of(self).exists():
+            self.cache, self._bad = cached.open_or_make(self)
+            return np.setdiff1d(rows, self._bad)
         keep, bad = self.fits_in_memory(rows), {}
         for some in np.array_split(rows, -(-len(rows) // chunk_size(self.shape))):
-            pixels, problems = self._decode(some)
-            bad |= problems
-            if keep:
-                good = ~np.isin(some, list(problems))
-                self._keep(some[good], pixels[good])
+            bad |= self.try_to_decode(some, keep)[1]
         if len(bad) == len(rows):
-            raise BadInput(self._complaint(bad))
+            raise BadInput(self.complaint(bad))
         return np.setdiff1d(rows, list(bad))
 
-    def into_memory(self, rows):
+    def into_memory(self, rows: np.ndarray) -> torch.Tensor:
         """A uint8 tensor (N, S, S, C) in which these rows are decoded, each file once: all calls return the same one.
 
         Rows that nobody asked for hold anything, and take no memory.
         """
-        missing = np.asarray(rows) if self._decoded is None else np.asarray(rows)[~self._decoded[rows]]
-        self._keep(missing, self.decode_rows(missing))
+        rows = np.asarray(rows)
+        self.decode_rows(rows if self._decoded is None else rows[~self._decoded[rows]], keep=True)
         return torch.from_numpy(self._pixels)
 
-    def decode_rows(self, rows):
-        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
-        pixels, problems = self._decode(rows)
+    def decode_rows(self, rows: np.ndarray, keep: bool = False) -> np.ndarray:
+        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images.
+
+        keep: for into_memory().
+        """
+        if self.cache is not None:
+            return self.cache[rows]
+        pixels, problems = self.try_to_decode(rows, keep)
         if problems:
-            raise BadInput(self._complaint(problems))
+            raise BadInput(self.complaint(problems))
         return pixels
 
-    def _keep(self, rows, pixels):
-        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
-            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
-        self._pixels[rows], self._decoded[rows] = pixels, True
-
-    def _decode(self, rows):
+    def try_to_decode(self, rows, keep=False):
         """(uint8 (len(rows), S, S, C), {row: what is wrong with its file})."""
         pixels, problems = np.empty((len(rows), *self.shape[1:]), np.uint8), {}
 
@@ -198,9 +239,14 @@ class FolderImages:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
             done = pool.map(work, range(len(rows)), rows)
             list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
+        if keep:
+            if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
+                self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
+            good = ~np.isin(rows, list(problems))
+            self._pixels[rows[good]], self._decoded[rows[good]] = pixels[good], True
         return pixels, problems
 
-    def _complaint(self, problems):
+    def complaint(self, problems):
         first = [(printable(str(self.root / self.paths[row])), reason(problems[row])) for row in sorted(problems)[:5]]
         shown = "; ".join(f"{path} ({problem})" for path, problem in first)
         return (
@@ -209,24 +255,36 @@ class FolderImages:
         )
 
 
-def mean_and_std(images):
+def crop_row(images, row, seed):
+    """A random resized crop of a file's own pixels, mirrored half of the time, as (S, S, C) uint8; from the seed alone.
+
+    As ImageNet's networks are trained (Szegedy et al. 2015, and torchvision's references): area .08 to 1, aspect 3/4 to
+    4/3.
+    """
+    from torchvision.transforms import v2  # takes half a second, and is needed here alone
+
+    image = v2.functional.pil_to_tensor(read(images.root / images.paths[row], images.channels))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        crop = v2.RandomResizedCrop(images.image_size, antialias=True)(image)
+        return v2.RandomHorizontalFlip()(crop).permute(1, 2, 0)
+
+
+def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     """Per-channel mean and standard deviation of pixels in [0, 1].
 
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    at_once = chunk_size(images.shape)
+    rows, at_once = np.arange(len(images)), chunk_size(images.shape)
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
-        if images.fits_in_memory(rows):
-            decoded = images.into_memory(rows)
-            chunks = (decoded[some] for some in torch.from_numpy(rows).split(at_once))
-        else:
-            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
-    else:
-        chunks = images.split(at_once)
+        if images.cache is None and images.fits_in_memory(rows):
+            images = images.into_memory(rows)
     count = total = square = 0
-    for chunk in chunks:
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        chunk = torch.from_numpy(images.decode_rows(some)) if isinstance(images, FolderImages) else images[some]
         pixels = (chunk / 255).double().flatten(0, 2)
         count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)
     mean = total / count

@@ -4,6 +4,8 @@ import atexit
 import contextlib
 import copy
 import signal
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from common.errors import RunFailure, is_out_of_memory
 from common.untrusted import printable, reason
 from data import augment
-from data.images import FolderImages
+from data.images import FolderImages, crop_row
 from data.seeds import generator
 
 NCHW = torch.contiguous_format
@@ -101,9 +103,9 @@ class IndexedLoader:
             draws = {key: value[drawn].to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]
+        seeds = draws.pop("seed", None)
         if self.streamed:
-            rows = rows.cpu()
-            pixels = self._stream([rows[part].tolist() for part in parts])
+            pixels = self._stream(rows.cpu(), parts, seeds if seeds is None else seeds.cpu())
         else:
             pixels = (self.images.index_select(0, rows[part]) for part in parts)  # faster than indexing
         for part, images in zip(parts, pixels, strict=True):
@@ -118,12 +120,18 @@ class IndexedLoader:
         # clone(): contiguous() would leave the strides of grey images as they are, which look like NHWC.
         return torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2).clone(memory_format=NCHW)
 
-    def _stream(self, rows):
-        stand_in = self.rows[:1].tolist()  # a rank's share may be empty, and needs the shape of images, too
+    def _stream(self, rows, parts, seeds):
+        if self.images.cache is not None:
+            rows, threads = rows.numpy(), max(1, self.num_workers)
+            for pixels in _ahead(lambda part: torch.from_numpy(self.images.cache.take(rows[part], 0)), parts, threads):
+                yield pixels.to(self.device)
+            return
+        keys = rows if seeds is None else torch.stack([rows, seeds], 1)
+        stand_in = keys[:1].tolist()  # a rank's share may be empty, and needs the shape of images, too
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         loader = DataLoader(
             _DecodedRows(self.images),
-            batch_sampler=[share or stand_in for share in rows],
+            batch_sampler=(keys[part].tolist() or stand_in for part in parts),
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
@@ -132,11 +140,11 @@ class IndexedLoader:
         )
         reader = iter(loader)
         with _ended_with_the_block(reader):
-            for images, share in zip(reader, rows, strict=True):
+            for images, part in zip(reader, parts, strict=True):
                 if isinstance(images, str):
                     raise RunFailure(images)
                 # Only from pinned memory: on MPS a copy that is not waited for reads what has been freed (189690).
-                yield images[: len(share)].to(self.device, non_blocking=self.device.type == "cuda")
+                yield images[: len(rows[part])].to(self.device, non_blocking=self.device.type == "cuda")
 
     def clean(self):
         """The same samples in the order of their rows, without augmentation; draws from no generator."""
@@ -168,7 +176,8 @@ class IndexedLoader:
 
 
 class _DecodedRows:
-    """FolderImages as torch's DataLoader wants them: a row number in, pixels out; of a damaged file, what is wrong."""
+    """FolderImages as torch's DataLoader wants them: a row number in, or with the seed of a crop; pixels out; of a
+    damaged file, what is wrong."""
 
     def __init__(self, images):
         self.images = images
@@ -176,14 +185,27 @@ class _DecodedRows:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, row):
+    def __getitem__(self, key):
+        row, *seed = key if isinstance(key, list) else [key]
         try:
-            return torch.from_numpy(self.images.decode_row(row).copy())
+            return crop_row(self.images, row, *seed) if seed else torch.from_numpy(self.images.decode_row(row).copy())
         except Exception as problem:  # raised in a worker, it would come out as a traceback
             if is_out_of_memory(problem):
                 raise
             path = printable(str(self.images.root / self.images.paths[row]))
             return f"{path}: cannot be read ({reason(problem)}); mend it, or give --skip_bad"
+
+
+def _ahead(make, wanted, threads):
+    """make(w) for each w, in that order; some are made ahead of the one that is asked for."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for w in wanted:
+            waiting.append(pool.submit(make, w))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _collate(pixels):

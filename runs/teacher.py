@@ -141,8 +141,8 @@ class Teacher:
 def _compare(name, theirs, data):
     """Compare the fingerprints of labels in a dict of theirs with the data's."""
     ours = data.fingerprints()
-    for key, what in (("y_sha256", "clean labels"), ("ny_sha256", "noisy labels")):
-        if theirs.get(key, ours[key]) != ours[key]:
+    for key, what in (("paths_sha256", "image files"), ("y_sha256", "clean labels"), ("ny_sha256", "noisy labels")):
+        if key in ours and theirs.get(key, ours[key]) != ours[key]:
             raise BadInput(
                 f"{name}: its {what} are not those of this data set (SHA-256 {theirs[key][:12]} there, "
                 f"{ours[key][:12]} here); give the data it was trained on with --data_dir or --ny_file, "

@@ -65,7 +65,7 @@ def _told(file):
 
 
 def _without_seconds(rows):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
 
 
 def _read_last(file):

@@ -127,7 +127,7 @@ def test_metrics_csv_has_a_line_an_epoch_and_the_columns_of_the_design(run):
         list(rows[0])
         == (
             "epoch lr train_loss train_acc_noisy train_acc_clean train_ece valid_loss valid_acc valid_ece valid_nll "
-            "valid_brier test_loss test_acc test_ece test_nll test_brier seconds"
+            "valid_brier test_loss test_acc test_ece test_nll test_brier seconds seconds_waited"
         ).split()
     )
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -139,12 +139,12 @@ def test_cells_without_a_figure_are_empty(tmp_path):
         write_metrics(f, [{"epoch": 0, "lr": 0.1, "test_acc": 0.5, "seconds": 1.25, "extra": 3}])
     (row,) = read_metrics(tmp_path)
     assert row["test_acc"] == "0.5" and row["seconds"] == "1.25" and row["valid_acc"] == ""
-    assert list(row) == COLUMNS and COLUMNS[-1] == "seconds"
+    assert list(row) == COLUMNS and COLUMNS[-2:] == ["seconds", "seconds_waited"]
 
 
 def test_equal_runs_differ_in_their_seconds_only(run, again):
-    strip = [{**row, "seconds": ""} for row in read_metrics(run)]
-    assert strip == [{**row, "seconds": ""} for row in read_metrics(again)]
+    strip = [{**row, "seconds": "", "seconds_waited": ""} for row in read_metrics(run)]
+    assert strip == [{**row, "seconds": "", "seconds_waited": ""} for row in read_metrics(again)]
     for name in ("best_acc", "best_loss", "epoch_1", "epoch_2"):
         assert (run / f"{name}.npy").read_bytes() == (again / f"{name}.npy").read_bytes()
         weights, others = (torch.load(folder / f"{name}.pt", weights_only=True) for folder in (run, again))
