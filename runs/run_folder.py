@@ -392,9 +392,7 @@ def environment() -> dict:
         commit = None
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
+        **{module.__name__: module.__version__ for module in (torch, torchvision, np)},
         "platform": platform.platform(),
         "git_commit": commit,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
