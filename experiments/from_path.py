@@ -174,13 +174,12 @@ def train(name, experiment, folder):
 
 def main(argv=None) -> Path | None:
     """Run the script; returns the folder it wrote."""
-    args, problems = make_parser().parse_collecting(argv)
+    args = make_parser().parse_args(argv)
     args.methods = ["OHT", *args.students]
     if any(student.startswith("net:") for student in args.students):
         args.save_epochs = list(range(args.epochs))
     folder = RESULTS / args.proj_name / f"run_{run_name(args)}"
-    experiment = Experiment(args, problems, folder)
-    problems.stop_if_any()
+    experiment = Experiment(args, folder)
     if args.check:
         return experiment.print_settings()
 
