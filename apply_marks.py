@@ -18,17 +18,15 @@ from common import errors, flags
 from common.errors import RunFailure
 from data.corrected_folders import OWN, folder_of, is_applied, move_in_place, plan_folder, undo, write_tree
 from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections, write_once
-from runs.path_recording import add_path_flags
+from runs.path_recording import path_flags
 from runs.run_folder import read_args
 from utils import experiment_parser
 
 # of a run's flags, those that the next run has otherwise
 NOT_REPEATED = set("dataset data_dir run_name path resume overwrite check ny_file ny_ratio ny_kind noisy_level".split())
 
-SCRIPTS = (
-    "main_gen_path.py",
-    "main_gen_teacher.py",
-)  # that record paths; a run of another is gone on with by the first
+# that record paths; what another script recorded, the first goes on with
+SCRIPTS = ("main_gen_path.py", "main_gen_teacher.py")
 
 
 def make_parser():
@@ -112,13 +110,12 @@ def correct_file(args):
 
 def next_command(args, settings, out):
     """What trains on the corrected data: the flags of --run, but for data, noise and name."""
-    script, parser = settings.get("script"), experiment_parser("")
-    add_path_flags(parser, 1, "")
-    known = {action.dest for action in parser._actions}
+    script, given = settings.get("script"), set(settings.get("given", []))
     if script not in SCRIPTS:
-        script, settings = SCRIPTS[0], {**settings, "given": sorted(known.intersection(settings.get("given", [])))}
+        script = SCRIPTS[0]
+        given &= {action.dest for action in experiment_parser("").add_flags({"": path_flags(1, "")})._actions}
     words = [script]
-    for name in sorted(set(settings["given"]) - NOT_REPEATED):
+    for name in sorted(given - NOT_REPEATED):
         value = settings[name]
         if value not in (None, False):
             values = [] if value is True else value if isinstance(value, list) else [value]
