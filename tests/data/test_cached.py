@@ -215,9 +215,9 @@ def test_a_teacher_of_other_files_is_refused_though_the_labels_are_the_same(fold
     run = main_gen_teacher.main([*data, *QUICK, "--epochs", "1"])
     file = folder / "train" / "b" / "7.png"
     file.rename(file.with_name("00.png"))  # the order of class b is another one, its labels are not
-    args, problems = main_distill.make_parser().parse_collecting(["--batch_size", "7"])
+    args = main_distill.make_parser().parse_args(["--batch_size", "7"])
     teacher = Teacher(run, "table", "best_acc")
-    teacher.pass_on_settings(args, problems)
+    teacher.pass_on_settings(args)
     refused(lambda: teacher.check_data(load_data(args)), "files")
     with pytest.raises(BadInput, match="paths_sha256"):
         main_gen_teacher.main([*data, *QUICK, "--epochs", "2", "--resume"])
