@@ -2,12 +2,16 @@
 
     python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4
     python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4 --marks marks.csv
+    python analyze_paths.py results/Gen_path/run_digits_cosine_n0.4 --split test
     python analyze_paths.py PATH.npy --labels LABELS.npy --images FOLDER --out DIR
 
 Reads a run folder with PATH_TRAIN_COARSE.npy or PATH_ALL_COARSE.npy, or anybody's (samples, steps, classes) array.
-Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations, report.html and player.html.
+Writes samples.csv, suspects.csv, steps.csv, summary.txt, pictures, animations, player.html and report.html, where
+labels are looked at and marked; with the page's marks.csv also audit.csv, what was measured.
 """
 
+import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -19,17 +23,19 @@ from paths import pictures
 from paths.analysis import Analysis, draw, write_page, write_tables
 from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
-from paths.loose_files import open_files
+from paths.label_errors import LessThanChance
+from paths.loose_files import open_files, read_texts
 from paths.player import write_player
 from runs.recorded_run import PATHS, open_run
-from runs.run_folder import RESULTS
+from runs.run_folder import RESULTS, read_args
+from training.predicted_split import open_split
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
 PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
 MOST_LISTED = 20  # runs
 # What an analysis writes, and what a new one may replace
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}
-OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "summary.txt", "report.html", "player.html"}
+OUTPUTS |= {"samples.csv", "suspects.csv", "steps.csv", "audit.csv", "summary.txt", "report.html", "player.html"}
 
 indices = flags.value(
     "expected sample numbers, such as 17,42", lambda text: [int(i) for i in text.split(",")], lambda v: min(v) >= 0
@@ -42,13 +48,24 @@ def make_parser():
     flag = parser.add_argument
     flag("--out", default=None, metavar="DIR", help="where to write (RUN_DIR/analysis when not given)")
     flag("--data_dir", default=None, help="RUN_DIR: where the data lies now (the run's when not given), for images")
-    flag("--marks", default=None, metavar="FILE", help="marks.csv of report.html: what is marked right is no suspect")
+    flag("--marks", default=None, metavar="FILE", help="marks.csv of report.html: what they say, and on from there")
+    flag(
+        "--audit", type=flags.count, default=200, help="random cards to look at, from which to tell how many are wrong"
+    )
+    flag("--split", default="train", help="RUN_DIR: whose labels", **flags.one_of(["train", "valid", "test"]))
+    flag(
+        "--texts",
+        default=None,
+        metavar="FILE",
+        help="texts for the page: .txt, a line a sample; FILE.csv:COLUMN; FILE.csv",
+    )
     flag("--idx", type=indices, default=None, metavar="17,42", help="draw these samples, too")
     flag("--compare", default=None, metavar="RUN2", help="draw samples beside their paths in a second run")
     flag("--export", default=None, help="also write what another tool reads", **flags.one_of(EXPORTS))
     flag("--smoothing", type=flags.open_share, default=None, help="the filter's factor (1-.95^(200/T) when not given)")
     flag = parser.add_argument_group("PATH.npy").add_argument
     flag("--labels", default=None, metavar="FILE", help="(N,) .npy of the given labels")
+    flag("--clean_labels", default=None, metavar="FILE", help="(N,) .npy of clean labels: to judge what is found")
     flag("--images", default=None, metavar="FILE_OR_FOLDER", help="(N, H, W[, C]) uint8 .npy; or a folder, sorted")
     flag("--class_names", default=None, metavar="FILE", help="a name a line")
     flag("--true_probs", default=None, metavar="FILE", help="(N, K) .npy of true label distributions")
@@ -76,21 +93,35 @@ def check_is_there(path):
     raise errors.BadInput(f"{path}: {found}; {known}")
 
 
+def open_recorded(args):
+    """The Recorded path of what was asked for."""
+    if not Path(args.path).is_dir():
+        return open_files(args)
+    if args.split != "train":
+        return open_split(args.path, args.split, args.data_dir)
+    return open_run(args.path, args.data_dir)
+
+
 def open_all(args):
     """(Recorded, the second Recorded or None, folder to write). BadInput names the first thing that is wrong."""
     is_run, other = Path(args.path).is_dir(), None
     check_is_there(Path(args.path))
-    for name in ("labels", "images", "class_names", "true_probs") if is_run else ("data_dir",):
+    for name in ("labels", "clean_labels", "images", "class_names", "true_probs") if is_run else ("data_dir",):
         if getattr(args, name) is not None:
             raise errors.BadInput(f"--{name}: a run's folder brings its own, other paths need --images; leave it out")
+    if args.split != "train" and (not is_run or args.compare):
+        raise errors.BadInput(f"--split {args.split}: is for a run's folder, without --compare; leave one out")
     if not is_run and not args.out:
         raise errors.BadInput("--out: say where to write, there is no run's folder")
-    out = (Path(args.out) if args.out else Path(args.path) / "analysis").resolve()
+    own = "analysis" if args.split == "train" else f"analysis_{args.split}"
+    out = (Path(args.out) if args.out else Path(args.path) / own).resolve()
     if out.exists() and not (out.is_dir() and ((out / "suspects.csv").is_file() or not any(out.iterdir()))):
         raise errors.BadInput(f"--out {out}: is there and no earlier analysis; choose another name, or move it away")
     if not out.parent.is_dir():
         raise errors.BadInput(f"--out {args.out}: there is no folder {out.parent}; make it first")
-    recorded = open_run(args.path, args.data_dir) if is_run else open_files(args)
+    recorded = open_recorded(args)
+    if args.texts:
+        recorded.texts = read_texts(args.texts, len(recorded.given))
     if args.marks:
         recorded.take_marks(args.marks)
     if args.compare:
@@ -119,16 +150,48 @@ def tell(stage):
     print(f"{stage} ...", file=sys.stderr)
 
 
-def write_all(analysis, other, args, out):
-    """Everything, into an empty folder."""
+def next_steps(args, argv) -> list[tuple[str, str]]:
+    """(what it does, command) of what there is to do with an exported marks.csv, in the run's own names."""
+    kept = [a for before, a in zip(["", *argv], argv, strict=False) if "--marks" not in (before, a.split("=")[0])]
+    steps = [("How many labels are wrong, and the next page:", ["analyze_paths.py", *kept, "--marks", "marks.csv"])]
+    if Path(args.path).is_dir():
+        settings = read_args(args.path)
+        data = args.data_dir or settings["data_dir"]
+        if data:
+            corrected = f"{str(data).rstrip('/')}_corrected"
+            apply = ["apply_marks.py", "marks.csv", "--data_dir", data, "--out", corrected]
+            steps.append(("The corrected data, as a copy:", apply))
+        if args.split == "train":
+            steps.append(("Or train on the corrected labels at once:", _again(settings, data)))
+    return [(what, shlex.join(["python", *map(str, command)])) for what, command in steps]
+
+
+def _again(settings, data):
+    """The run's own command, with marks.csv for its labels."""
+    skip = {"ny_ratio", "ny_kind", "ny_file", "run_name", "overwrite", "resume", "wandb", "data_dir", "check"}
+    given = [name for name in settings["given"] if name not in skip]
+    values = {name: settings[name] for name in given} | ({"data_dir": data} if data else {})
+    values |= {"ny_file": "marks.csv", "run_name": f"{settings['run_name'] or settings['dataset']}_corrected"}
+    command = [settings["script"] or "main_gen_path.py"]
+    for name, value in values.items():
+        many = value if isinstance(value, list) else [value]
+        command += [f"--{name}"] if value is True else [f"--{name}", *many]
+    return command
+
+
+def write_all(analysis, other, args, out, at, steps):
+    """Everything, into an empty folder that will be `at`."""
+    recorded = analysis.recorded
     tell("distances and tables")
     distances, label_distances = analysis.distances()
     write_tables(analysis, out, distances)
-    tell("pictures and animations")
-    draw(analysis, out, distances, label_distances)
-    tell("report.html and player.html")
-    write_page(analysis, out)
-    write_player(analysis, out / "player.html")
+    if args.split == "train":  # predictions of other splits are no path
+        tell("pictures, animations and player.html")
+        draw(analysis, out, distances, label_distances)
+        write_player(analysis, out / "player.html")
+    tell("report.html")
+    files_at = None if recorded.files_in is None else Path(os.path.relpath(recorded.files_in, at)).as_posix()
+    write_page(analysis, out, steps, files_at)
     if args.idx:
         draw_chosen(analysis, args.idx, out)
     if other:
@@ -158,14 +221,22 @@ def main(argv=None) -> Path:
         print(f"warning: {message}", file=sys.stderr)
 
     tell(f"measures and label errors of {len(recorded.given):,} samples")
-    analysis = Analysis(recorded, args.smoothing)
+    try:
+        analysis = Analysis(recorded, args.smoothing, args.audit)
+    except LessThanChance as problem:
+        raise errors.BadInput(f"{args.path}: {problem}") from None
     if not len(analysis.order):
         raise errors.BadInput(f"{args.path}: no sample was recorded; take another run")
+    steps = next_steps(args, sys.argv[1:] if argv is None else list(map(str, argv)))
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as partial:
-        write_all(analysis, other, args, Path(partial))
+        write_all(analysis, other, args, Path(partial), out, steps)
         replace(out, Path(partial))
     print(analysis.summary())
-    print(f"open {out / 'report.html'} in a browser to check the suspects, {out / 'player.html'} to watch the paths")
+    if args.split == "train":
+        print(f"open {out / 'player.html'} in a browser to watch the paths")
+    print(f"open {out / 'report.html'} in a browser, look at the cards from the first on, and export marks.csv; then")
+    for what, command in steps:
+        print(f"  {what}\n    {command}")
     print(out)
     return out
 

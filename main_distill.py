@@ -101,7 +101,8 @@ def main(argv=None) -> Path | None:
     kind = f"{args.teach_type}_{args.teach_name}" if method.is_taught else args.teach_type
     folder = RESULTS / args.proj_name / f"{kind}_{run_name(args)}"
     experiment = Experiment(args, folder, *([teacher.check_data] if teacher else []))
-    given = Given(experiment.dataset.num_classes, args, tau=args.tau)
+    sizes = {"num_samples": experiment.dataset.num_train, "device": experiment.hardware.device}
+    given = Given(experiment.dataset.num_classes, args, tau=args.tau, **sizes)
     given.teacher = read_teacher(args, method, teacher, experiment)
     if args.check:
         return experiment.print_settings()

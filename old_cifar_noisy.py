@@ -19,7 +19,6 @@ from comparison import results as comparison
 from runs.path_recording import check_path_flags, record_flags
 from runs.run_folder import RESULTS
 from supervision import tables
-from supervision.targets import METHODS
 from sweep import run_all, starter, with_threads
 from training import distributed
 from training.experiment import Experiment
@@ -32,8 +31,8 @@ FLAGS = {
         ),
         "--methods": dict(
             nargs="+",
-            default=methods.names(),
-            help="which to run; OHT is added where it has to teach",
+            default=methods.names(later=False),
+            help="which to run (the paper's); what has to teach one is added",
             **flags.one_of(methods.names()),
         ),
         "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),
@@ -43,6 +42,11 @@ FLAGS = {
         "--smoothing": dict(type=flags.open_share, default=0.05, help="the table's weight of the newest prediction"),
         "--table": tables.FLAG,
         "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
+        "--start": dict(
+            default="same",
+            help="a taught student's weights and batches: those of its teacher (as published), or others",
+            **flags.one_of(["same", "other"]),
+        ),
         "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
     },
     "the paths": record_flags("of OHT"),
@@ -62,12 +66,13 @@ def settle(args):
                 f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
             )
         args.ny_ratio = int(args.noisy_level) / 10
+    if args.jobs > 1 and distributed.WORLD_SIZE > 1:
+        raise errors.BadInput(f"--jobs {args.jobs}: starts processes itself; leave it out under torchrun")
     if args.resume and not (args.path or args.run_name):
         raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
         args.valid_size, args.valid_rows = 5000, "last"  # the published split
-    wanted = set(args.methods) | {"OHT" for m in args.methods if METHODS[m].is_taught}
-    args.methods = [m for m in methods.names() if m in wanted]
+    args.methods = methods.with_teachers(args.methods)
     if args.record_paths and "OHT" not in args.methods:
         raise errors.BadInput("--record_paths: records OHT's path, which is not among --methods; add it")
     noise = noise_suffix(args) if args.ny_file else f"_n{10 * args.ny_ratio:g}"
@@ -107,12 +112,8 @@ def train_seeds(args, argv, folder):
         failed.extend([seed] if code else [])
 
     seeds = range(args.seed, args.seed + args.seeds)
-    run_all(
-        [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")],
-        args.jobs,
-        start,
-        finish,
-    )
+    waiting = [seed for seed in seeds if not methods.all_done(args.methods, folder / f"seed_{seed}")]
+    run_all(waiting, args.jobs, start, finish)
     if failed:
         raise errors.RunFailure(f"{folder}: seeds {failed} failed, see seed_{failed[0]}.err; --resume tries them again")
 
@@ -121,10 +122,10 @@ def train_seed(experiment, seed, folder):
     """Yield (row of results.csv, test accuracies by epoch, whether it had been done before) of each method."""
     of_seed = experiment if seed == experiment.args.seed else experiment.with_seed(seed).start()
     for method in experiment.args.methods:
-        done = distributed.of_first(methods.read_result, method, of_seed.args, folder)
-        row, accuracies = done or methods.train_method(method, of_seed, folder)
-        print(comparison.progress_line(row), flush=True)
-        yield row, accuracies, bool(done)
+        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method, of_seed.args)
+        result = done or methods.train_method(method, of_seed, folder)
+        print(comparison.progress_line(result["row"]), flush=True)
+        yield result["row"], result["test_acc"], bool(done)
 
 
 def main(argv=None) -> Path | None:

@@ -123,7 +123,7 @@ def read_rows(file: Path) -> list[dict]:
 def write_rows(file: Path, rows: list[dict]):
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file, "w") as f:
-        writer = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(f, comparison.with_more(COLUMNS, rows), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -4,7 +4,6 @@ Every room raises `BadInput` for what its user got wrong (exit 2, nothing writte
 while running (exit 1).
 """
 
-import codecs
 import errno
 import io
 import os
@@ -12,6 +11,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 
 class BadInput(Exception):
@@ -38,7 +38,7 @@ class NeedsDownload(BadInput):
     """Data that is absent here and could not be fetched."""
 
 
-def run_script(main):
+def run_script(main: Callable) -> None:
     """Call main() as a script's whole life: mistakes on standard error, exit code 2 (input) or 1 (failure).
 
     SIGINT and SIGTERM end it with 130 and 143, and a line that says what became of the run. DEBUG=1 in the environment
@@ -86,7 +86,7 @@ def exit_of(found):
     return 1, []
 
 
-def is_out_of_memory(problem):
+def is_out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory is short, a GPU's or the machine's; torch has a dozen ways to say it."""
     if isinstance(problem, MemoryError):
         return True
@@ -122,7 +122,6 @@ class _Dropping(io.FileIO):
 
 def _open_streams():
     """Standard output and error that take every text and never fail."""
-    codecs.register_error("as_shown", _as_shown)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # was closed by whoever started the script
@@ -132,14 +131,4 @@ def _open_streams():
             raw = _Dropping(stream.fileno(), "w", closefd=False)
             buffer = raw if stream.write_through else io.BufferedWriter(raw)
             shown = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "as_shown", **shown))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="as_shown")
-
-
-def _as_shown(problem):
-    """Bytes of a file's name that are no UTF-8 as they are; what the terminal's encoding lacks as \\xe9 and such."""
-    text = problem.object[problem.start : problem.end]
-    if isinstance(text, bytes) or all("\udc80" <= c <= "\udcff" for c in text):  # bytes: being read again
-        return codecs.lookup_error("surrogateescape")(problem)
-    return codecs.lookup_error("backslashreplace")(problem)
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", **shown))

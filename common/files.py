@@ -8,7 +8,9 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from common.errors import BadInput
 
@@ -18,10 +20,9 @@ TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # name
 
 
 @contextlib.contextmanager
-def partial_file(path, mode="wb"):
+def partial_file(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file under a temporary name; it is on disk when the block ends. Yields the file; gone on an exception."""
-    path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_name(path)
     try:
         with open(partial, mode, **({} if "b" in mode else TEXT)) as f:
             yield f
@@ -30,84 +31,73 @@ def partial_file(path, mode="wb"):
     except BaseException as problem:
         partial.unlink(missing_ok=True)
         if isinstance(problem, OSError):
-            name_file(problem, path)
+            problem.filename = str(path)  # a full disk's names none, others the temporary one
         raise
 
 
+def partial_name(path: str | Path) -> Path:
+    return Path(f"{path}{PARTIAL}")
+
+
 @contextlib.contextmanager
-def naming(path):
+def naming(path: str | Path) -> Iterator[None]:
     """Have an OSError of the block name the file, where it names none, as a full disk's does."""
     try:
         yield
     except OSError as problem:
-        if problem.filename is None:
-            name_file(problem, path)
+        problem.filename = problem.filename or str(path)
         raise
 
 
-def name_file(problem, path):
-    """Have an OSError name this file: a full disk's names none, others a temporary one."""
-    problem.filename = str(path)
-
-
 @contextlib.contextmanager
-def whole_file(path, mode="wb"):
+def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file that appears under its name only when the block ends without an exception."""
-    path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial_file(path, mode) as f:
-            yield f
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with partial_file(path, mode) as f:
+        yield f
+    os.replace(partial_name(path), path)
 
 
 class CheckedFiles:
     """Writes files of a folder together with their checksums."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         # name -> the SHA-256 sums that the file may have; two where a stop came between checksum and file
         self._accepted = read_checksums(self.folder)
 
     @contextlib.contextmanager
-    def together(self):
+    def together(self) -> Iterator[Callable]:
         """Yields open(name, mode="wb"), a context manager; the files appear in that order when the block ends.
 
         Until then nothing is replaced: when one of them cannot be written, the folder is as it was.
         """
-        names = []
+        partials = {}
 
-        @contextlib.contextmanager
         def open_one(name, mode="wb"):
-            with partial_file(self.folder / name, mode) as f:
-                yield f
-            names.append(name)
+            partials[name] = partial_name(self.folder / name)
+            return partial_file(self.folder / name, mode)
 
         try:
             yield open_one
-            partials = {name: self.folder / (name + PARTIAL) for name in names}
             new = {name: sha256_of(partial) for name, partial in partials.items()}
-            listed = {**self._accepted, **{name: [new[name], *self._accepted.get(name, [])] for name in names}}
-            write_json(self.folder / CHECKSUMS, listed)
+            both = {name: [new[name], *self._accepted.get(name, [])] for name in new}
+            write_json(self.folder / CHECKSUMS, self._accepted | both)
             for name, partial in partials.items():
                 os.replace(partial, self.folder / name)
                 self._accepted[name] = [new[name]]
             sync_folder(self.folder)
-        except BaseException:
-            for name in names:
-                (self.folder / (name + PARTIAL)).unlink(missing_ok=True)
-            raise
+        finally:
+            for partial in partials.values():
+                partial.unlink(missing_ok=True)
 
 
-def read_checksums(folder):
+def read_checksums(folder: str | Path) -> dict[str, list[str]]:
     """{name: accepted SHA-256 sums} of a folder's checksums.json; empty where there is none."""
     file = Path(folder) / CHECKSUMS
     return read_json(file) if file.exists() else {}
 
 
-def check_intact(path):
+def check_intact(path: str | Path) -> Path:
     """The path; BadInput when its folder's checksums.json lists it with another checksum. Unlisted files pass."""
     path = Path(path)
     accepted = read_checksums(path.parent).get(path.name)
@@ -119,12 +109,12 @@ def check_intact(path):
     return path
 
 
-def sha256_of(path):
+def sha256_of(path: str | Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def sync_folder(folder):
+def sync_folder(folder: str | Path) -> None:
     """Make renames in a folder last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -133,16 +123,16 @@ def sync_folder(folder):
         os.close(handle)
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: dict) -> None:
     with whole_file(path, "w") as f:
         f.write(as_json(content))
 
 
-def as_json(content):
+def as_json(content: dict) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def read_json(path):
+def read_json(path: str | Path) -> dict:
     """A JSON object; BadInput that names the file when it is missing or damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import textwrap
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -49,13 +50,13 @@ def figure(columns=1, rows=1, width=5.2, height=3.8, **settings):
     return fig, fig.subplots(rows, columns, **settings)
 
 
-def plain(text, most=200):
+def plain(text: str, most: int = 200) -> str:
     """Text as it is, on one line and no longer than `most`: a $ in a class name is no mathematics to matplotlib."""
     text = " ".join(str(text).split())
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
 
 
-def wrapped(fig, text):
+def wrapped(fig: Figure, text: str) -> str:
     """A figure's title, in as many lines as its width asks for."""
     return "\n".join(plain(line) for line in textwrap.wrap(str(text), max(20, int(9 * fig.get_figwidth()))))
 
@@ -68,17 +69,17 @@ def by_wrong(wrong, there, wrong_name):
     return [("others", ~wrong, "o", RIGHT), (plain(wrong_name, 40), wrong, "X", WRONG)]
 
 
-def some(count, most):
+def some(count: int, most: int) -> np.ndarray:
     """At most `most` of count places, drawn at random, always alike."""
     return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
-def evenly(count, most):
+def evenly(count: int, most: int) -> np.ndarray:
     """At most `most` of count places, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def save(fig, path, title=None):
+def save(fig: Figure, path: str | Path, title: str | None = None) -> None:
     """Write a figure as PNG, whole or not at all; under a title, where there is one."""
     if title:
         fig.suptitle(wrapped(fig, title))

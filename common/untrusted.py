@@ -12,6 +12,8 @@ import resource
 import unicodedata
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a form
 # --------------------------------------------------------------------------------------------------- files
 
 
-def load_pt(path, what=None, allow=()):
+def load_pt(path: str | Path, what: str | None = None, allow: Iterable = ()):
     """What torch.save wrote to path, on the CPU: tensors and plain values.
 
     what: the message's beginning ("PATH: cannot be read" when not given). allow: what else may be constructed, as
@@ -43,7 +45,7 @@ def load_pt(path, what=None, allow=()):
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_npy(path, what=None, mapped=False):
+def load_npy(path: str | Path, what: str | None = None, mapped: bool = False) -> np.ndarray:
     """The array of a .npy file, which must hold exactly what its header claims. what: as for load_pt.
 
     mapped: as a read-only memory map.
@@ -57,7 +59,7 @@ def load_npy(path, what=None, mapped=False):
         return _read_array(f)
 
 
-def load_npz(path, keys, what=None):
+def load_npz(path: str | Path, keys: Iterable[str] | Callable, what: str | None = None) -> dict[str, np.ndarray]:
     """{key: array} of those of `keys` that an .npz file has. what: as for load_pt.
 
     keys: names, or a function that gets the names of all arrays and returns the ones wanted.
@@ -82,7 +84,7 @@ def _told(path, what):
         raise BadInput(f"{what or f'{path}: cannot be read'} ({reason(problem)}); give an intact file") from None
 
 
-def reason(problem):
+def reason(problem: BaseException) -> str:
     """What an exception says, for a place in a line."""
     if isinstance(problem, pickle.UnpicklingError):  # torch's own words advise to load it all the same
         return "damaged, or with more in it than tensors and plain values"
@@ -183,23 +185,23 @@ def check_range(labels: np.ndarray, num_classes: int, what: str) -> None:
 # ---------------------------------------------------------------------------------------------------- text
 
 
-def printable(text):
+def printable(text: str) -> str:
     """Text for a message, cut where it is endless: what a terminal would act on is written as \\x1b and such, and so
     are bytes that are no UTF-8."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_SHOWN])
 
 
-def valid_text(text):
+def valid_text(text: str) -> str:
     """Text that every file and figure takes: bytes that are no UTF-8 (in a file's name, say) as \\udcff and such."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def nfc(text):
+def nfc(text: str) -> str:
     """Of the two ways to write an accented letter the one: systems and archives change it on the way."""
     return unicodedata.normalize("NFC", text)
 
 
-def as_cell(text):
+def as_cell(text) -> str:
     """Text for a cell of a CSV file: what a spreadsheet would take for a formula gets an apostrophe in front.
 
     So does what looks like the result ('=x), so that from_cell gives back every text as it was.
@@ -208,6 +210,6 @@ def as_cell(text):
     return f"'{text}" if FORMULA.match(text) else text
 
 
-def from_cell(cell):
+def from_cell(cell: str) -> str:
     """The text of which as_cell made the cell."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -69,11 +69,19 @@ def result_row(method, args, data, state, recovered):
 
 
 def write_results(file, results):
-    """results.csv: a row a method and seed; an empty cell where there is no figure. file: open for writing."""
-    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    """results.csv: a row a method and seed; an empty cell where there is no figure. file: open for writing.
+
+    Columns beside COLUMNS come last.
+    """
+    writer = csv.DictWriter(file, with_more(COLUMNS, results), restval="", lineterminator="\n")
     writer.writeheader()
     for row in results:
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None})
+
+
+def with_more(columns, rows):
+    """columns, and what else rows have."""
+    return list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
 
 
 def progress_line(row):

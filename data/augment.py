@@ -13,7 +13,7 @@ import torch.nn.functional as F
 KINDS = ("auto", "none", "crop", "crop_flip", "resized_crop")
 
 
-def resolve(kind, image_size, channels):
+def resolve(kind: str, image_size: int, channels: int) -> str:
     """What `auto` means: none below 16 px, crop below 28 px and for grey images, crop_flip otherwise."""
     if kind != "auto":
         return kind
@@ -22,7 +22,9 @@ def resolve(kind, image_size, channels):
     return "crop" if image_size < 28 or channels == 1 else "crop_flip"
 
 
-def draw(kind, num_samples, image_size, generator):
+def draw(
+    kind: str, num_samples: int, image_size: int | tuple[int, int], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
     """An epoch's random numbers, by position: a dict of (num_samples, ...) tensors on the CPU.
 
     Up to 64 px a crop is a shift within a zero border of an eighth of the side (4 pixels at 32, as
@@ -65,7 +67,7 @@ def _boxes(num_samples, height, width, generator, attempts=10):
     return boxes / sides.repeat(2)
 
 
-def apply(images, draws):
+def apply(images: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
     """images: (B, H, W, C) uint8. draws: as of draw(), B rows, on the images' device. Returns (B, H, W, C).
 
     Crops within a border stay uint8; resized crops come back as float32, still in 0 .. 255.

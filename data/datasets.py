@@ -44,11 +44,11 @@ class Split:
     labels: np.ndarray
 
     @property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, but for images that cannot be read where --skip_bad leaves them out."""
         return self.images.usable if isinstance(self.images, FolderImages) else np.arange(len(self.labels))
 
-    def place(self, rows, device):
+    def place(self, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor | FolderImages, np.ndarray]:
         """(images, places): where some rows are to be read on a device, whoever else reads them.
 
         images: a uint8 tensor, or FolderImages where the rows are not kept in memory. On the CPU, and on a GPU for
@@ -205,7 +205,7 @@ def _check_not_ones_own(path):
         )
 
 
-def fingerprint(labels):
+def fingerprint(labels: np.ndarray) -> str:
     """SHA-256 of labels as little-endian int64: two runs saw the same labels exactly when these are equal."""
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
@@ -239,7 +239,7 @@ def cifar(args):
     return filled_or_downloaded(dataset, fill, args)
 
 
-def filled_or_downloaded(dataset, fill, args):
+def filled_or_downloaded(dataset: Dataset, fill: Callable, args: Namespace) -> Dataset:
     """The data set, filled by fill(dataset, download) with what is in --data_dir; load() downloads what is absent.
 
     fill: raises RuntimeError, as torchvision does, where download is False and the files are not there.

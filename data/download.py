@@ -19,7 +19,7 @@ if __name__ == "__main__":  # run as a script: the path starts at data/, common/
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import BadInput, RunFailure, run_script
-from common.files import PARTIAL, sha256_of
+from common.files import partial_name, sha256_of
 from common.flags import CheckedParser, one_of
 
 CIFAR_H = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/"
@@ -58,7 +58,7 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
     RunFailure, with nothing at path, if the file cannot be fetched or saved or is not the one expected.
     """
     check_present(path, sha256)
-    kept, partial = path.exists(), path.with_name(path.name + PARTIAL)
+    kept, partial = path.exists(), partial_name(path)
     try:
         if not kept:
             with tqdm(desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
@@ -81,7 +81,7 @@ def extract(archive: Path, folder: Path) -> None:
 
     RunFailure, with nothing at folder, if the zip is damaged or another one, or too large unpacked.
     """
-    partial = folder.with_name(folder.name + PARTIAL)
+    partial = partial_name(folder)
     try:
         with zipfile.ZipFile(archive) as pack:
             members = pack.infolist()

@@ -26,6 +26,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
+PICTURE = 224  # pixels: the side of an image that is looked at
 MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
 HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
@@ -33,7 +34,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MO
 warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
-def is_image(path):
+def is_image(path: Path) -> bool:
     """By its name; files such as ._x.jpg, which macOS leaves beside x.jpg, are none."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
@@ -41,12 +42,12 @@ def is_image(path):
 class Found(NamedTuple):
     """Images below a folder: sorted relative paths; the names of its own folders; in words, what is passed over."""
 
-    paths: list
-    folders: list
-    notes: list
+    paths: list[str]
+    folders: list[str]
+    notes: list[str]
 
 
-def find_images(root):
+def find_images(root: str | Path) -> Found:
     """What Found says. Links to elsewhere are followed; hidden folders hold nothing, as if they were not there.
 
     BadInput for a folder that cannot be read, which would take its images with it.
@@ -85,7 +86,7 @@ def find_images(root):
     return Found(sorted(paths), own_folders or [], notes)
 
 
-def decode(path, image_size, channels):
+def decode(path: Path, image_size: int, channels: int) -> np.ndarray:
     """One image file as (S, S, C) uint8, S = image_size: shorter side resized to S, then the centre cut out."""
     image = read(path, channels, image_size)
     if image.size != (image_size, image_size):
@@ -93,7 +94,7 @@ def decode(path, image_size, channels):
     return np.asarray(image).reshape(image_size, image_size, channels)
 
 
-def read(path, channels, image_size=None):
+def read(path: Path, channels: int, image_size: int | None = None) -> Image.Image:
     """One image file as Pillow's, upright, in RGB or grey; where it is to be image_size pixels, perhaps less large.
 
     Of 16 bits a pixel the upper 8 are kept, of several pictures in a file the first. Raises OSError (or what else
@@ -113,6 +114,13 @@ def read(path, channels, image_size=None):
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB" if channels == 3 else "L")
+
+
+def picture(path):
+    """One image file to look at: as decode(), as large as it is up to PICTURE, never enlarged."""
+    with Image.open(path, formats=FORMATS) as image:
+        side = min(PICTURE, *image.size)
+    return decode(path, side, 3)
 
 
 class FolderImages:
@@ -180,7 +188,7 @@ class FolderImages:
         return kind
 
     @cached_property
-    def usable(self):
+    def usable(self) -> np.ndarray:
         """(n,) the rows in use: all, or with skip_bad those that can be decoded, which decodes each file once."""
         rows = np.arange(len(self))
         if not self.skip_bad:
@@ -188,41 +196,35 @@ class FolderImages:
         if self.backend in ("auto", "cache") and cached.path_of(self).exists():
             self.cache, self._bad = cached.open_or_make(self)
             return np.setdiff1d(rows, self._bad)
-        keep, bad = self.fits_in_memory(rows), {}
+        keep, bad = self.backend in ("auto", "memory") and self.fits_in_memory(rows), {}
         for some in np.array_split(rows, -(-len(rows) // chunk_size(self.shape))):
-            pixels, problems = self.try_to_decode(some)
-            bad |= problems
-            if keep:
-                good = ~np.isin(some, list(problems))
-                self._keep(some[good], pixels[good])
+            bad |= self.try_to_decode(some, keep)[1]
         if len(bad) == len(rows):
             raise BadInput(self.complaint(bad))
         return np.setdiff1d(rows, list(bad))
 
-    def into_memory(self, rows):
+    def into_memory(self, rows: np.ndarray) -> torch.Tensor:
         """A uint8 tensor (N, S, S, C) in which these rows are decoded, each file once: all calls return the same one.
 
         Rows that nobody asked for hold anything, and take no memory.
         """
-        missing = np.asarray(rows) if self._decoded is None else np.asarray(rows)[~self._decoded[rows]]
-        self._keep(missing, self.decode_rows(missing))
+        rows = np.asarray(rows)
+        self.decode_rows(rows if self._decoded is None else rows[~self._decoded[rows]], keep=True)
         return torch.from_numpy(self._pixels)
 
-    def decode_rows(self, rows):
-        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images."""
+    def decode_rows(self, rows: np.ndarray, keep: bool = False) -> np.ndarray:
+        """Rows as uint8 (len(rows), S, S, C), decoded in parallel. BadInput names files that are no images.
+
+        keep: for into_memory().
+        """
         if self.cache is not None:
             return self.cache[rows]
-        pixels, problems = self.try_to_decode(rows)
+        pixels, problems = self.try_to_decode(rows, keep)
         if problems:
             raise BadInput(self.complaint(problems))
         return pixels
 
-    def _keep(self, rows, pixels):
-        if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
-            self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
-        self._pixels[rows], self._decoded[rows] = pixels, True
-
-    def try_to_decode(self, rows):
+    def try_to_decode(self, rows, keep=False):
         """(uint8 (len(rows), S, S, C), {row: what is wrong with its file})."""
         pixels, problems = np.empty((len(rows), *self.shape[1:]), np.uint8), {}
 
@@ -237,6 +239,11 @@ class FolderImages:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
             done = pool.map(work, range(len(rows)), rows)
             list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
+        if keep:
+            if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
+                self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
+            good = ~np.isin(rows, list(problems))
+            self._pixels[rows[good]], self._decoded[rows[good]] = pixels[good], True
         return pixels, problems
 
     def complaint(self, problems):
@@ -263,24 +270,21 @@ def crop_row(images, row, seed):
         return v2.RandomHorizontalFlip()(crop).permute(1, 2, 0)
 
 
-def mean_and_std(images):
+def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     """Per-channel mean and standard deviation of pixels in [0, 1].
 
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    at_once = chunk_size(images.shape)
+    rows, at_once = np.arange(len(images)), chunk_size(images.shape)
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
-        if images.cache is None and images.fits_in_memory(rows):
-            decoded = images.into_memory(rows)
-            chunks = (decoded[some] for some in torch.from_numpy(rows).split(at_once))
-        else:
-            chunks = (torch.from_numpy(images.decode_rows(rows[a : a + at_once])) for a in range(0, len(rows), at_once))
-    else:
-        chunks = images.split(at_once)
+        if images.cache is None and images.backend in ("auto", "memory") and images.fits_in_memory(rows):
+            images = images.into_memory(rows)
     count = total = square = 0
-    for chunk in chunks:
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        chunk = torch.from_numpy(images.decode_rows(some)) if isinstance(images, FolderImages) else images[some]
         pixels = (chunk / 255).double().flatten(0, 2)
         count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)
     mean = total / count

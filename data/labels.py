@@ -85,10 +85,11 @@ def check_data(args: Namespace, dataset: Dataset) -> None:
 
 def _check_left(args, left, flag):
     """BadInput when too few samples are trained on; flag: what took the others."""
-    if left < 2:
-        raise BadInput(f"{flag}: leaves {left} samples to train on; two are needed")
-    if args.batch_size > left:
-        raise BadInput(f"--batch_size {args.batch_size}: larger than the {left} training samples; give a smaller one")
+    if left < max(2, args.batch_size):
+        raise BadInput(
+            f"--batch_size {args.batch_size}: {flag} leaves {left} samples to train on; give a smaller batch, or leave "
+            "at least two samples"
+        )
 
 
 def load_data(args: Namespace, dataset: Dataset | None = None) -> LabelledData:
@@ -116,7 +117,7 @@ def load_data(args: Namespace, dataset: Dataset | None = None) -> LabelledData:
     train, valid = np.sort(rows[order[:cut]]), np.sort(rows[order[cut:]])
     if marks is not None:
         train, valid = (rows[marks.mark[rows] != "drop"] for rows in (train, valid))
-        _check_left(args, len(train), f"--ny_file {args.ny_file}: the rest is marked drop")
+        _check_left(args, len(train), f"--ny_file {args.ny_file} (the rest is marked drop)")
     return LabelledData(dataset, y, ny, train, valid, marks)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 KINDS = ("symmetric", "symmetric_exclusive", "pair")
 
 
-def add_label_noise(labels, num_classes, ratio, kind, seed):
+def add_label_noise(labels: np.ndarray, num_classes: int, ratio: float, kind: str, seed: int) -> np.ndarray:
     """Noisy copy of labels (N,), int64: int(N * ratio + 1e-9) samples, drawn without repetition, are relabelled.
 
     kind: `symmetric` (as published) draws the new label uniformly from all classes, so that it may be the old
@@ -33,6 +33,6 @@ def add_label_noise(labels, num_classes, ratio, kind, seed):
     return noisy
 
 
-def realised_rate(labels, noisy):
+def realised_rate(labels: np.ndarray, noisy: np.ndarray) -> float:
     """The share of labels that the noise really changed."""
     return float(np.mean(np.asarray(labels) != np.asarray(noisy)))

@@ -1,6 +1,6 @@
 """Executes the notebooks in place, to be committed with their outputs.
 
-    python notebooks/execute.py                        # all four, FULL
+    python notebooks/execute.py                        # all, FULL
     python notebooks/execute.py CIFAR10_path_analysis --run_dir results/Gen_path/run_npz_cosine_n0.4
 
 Kept are figures and text; progress, warnings, widgets, machine paths and times are not. The tests in tests/notebooks

@@ -9,8 +9,8 @@ import csv
 import numpy as np
 
 from common.untrusted import as_cell
-from paths import animations, measures, pictures
-from paths.label_errors import find_label_errors, reasons
+from paths import animations, audit, measures, pictures
+from paths.label_errors import reasons, told
 from paths.pictures import Scene
 from paths.report import write_report
 
@@ -20,23 +20,28 @@ EACH = 3  # samples of a group that are drawn
 
 
 class Analysis:
-    """What can be said of a Recorded path: its measures, its suspects, most suspicious first.
+    """What can be said of a Recorded path: its measures, its suspects, most suspicious first, the person's audit.
 
-    order: idx of the visited samples, those that a person marked right after all others. num_errors: a rough guess of
-    how many labels are wrong; the first num_suspects of the order are suspects: that many less those marked right.
+    ranked: idx of the visited samples by score. order: the same, those that a person marked right after all others.
+    guess: (low, best, high) number of wrong labels; the best guess many are suspects: the first num_suspects of the
+    order, that many less those marked right. audit: (N,) text, the stratum that a sample was drawn for, or empty.
+    estimate: audit.Estimate from the marks, or None where they say nothing of this ranking.
     """
 
-    def __init__(self, recorded, smoothing=None):
+    def __init__(self, recorded, smoothing: float | None = None, num_cards: int = 0):
         self.recorded, self.smoothing = recorded, smoothing
         path, given = recorded.path, recorded.given
         self.measures = measures.compute(path, given, recorded.true_probs, smoothing)
-        self.score, self.suggestion, self.num_errors = find_label_errors(path, given)
+        found = told(path, given)
+        self.score, self.suggestion, self.p, self.guess = found.score, found.suggestion, found.p, found.guess
+        self.second = found.second, found.p_second
         visited = np.flatnonzero(np.isfinite(self.score))
-        ranked = visited[np.argsort(-self.score[visited], kind="stable")]
+        self.ranked = visited[np.argsort(-self.score[visited], kind="stable")]
         self.mark = np.full(len(given), "") if recorded.marks is None else recorded.marks.mark
-        is_right = self.mark[ranked] == "right"
-        self.order = np.concatenate([ranked[~is_right], ranked[is_right]])
+        is_right = self.mark[self.ranked] == "right"
+        self.order = np.concatenate([self.ranked[~is_right], self.ranked[is_right]])
         self.num_suspects = int((~is_right[: self.num_errors]).sum())
+        self._take_audit(num_cards)
         self.reasons = reasons(path, given, self.suggestion, recorded.class_names, recorded.step_name)
         self.scene = Scene(
             path,
@@ -47,6 +52,30 @@ class Analysis:
             smoothing=smoothing,
             step_name=recorded.step_name,
         )
+
+    @property
+    def num_errors(self) -> int:
+        """The best guess."""
+        return self.guess[1]
+
+    def _take_audit(self, num_cards):
+        """The cards to draw, those that were drawn for the marks, and what these say."""
+        ranked, marks = self.ranked, self.recorded.marks
+        stratum = audit.strata(len(ranked)).astype("U1")
+        earlier = np.full(len(ranked), "") if marks is None else marks.audit[ranked]
+        self.other_audit = bool(((earlier != "") & (earlier != stratum)).any())  # drawn from another ranking
+        drawn = (earlier != "") & (not self.other_audit)
+        self.estimate = None
+        if drawn.any():
+            said = np.select([self.mark[ranked] == "wrong", self.mark[ranked] == "right"], [1.0, 0.0], np.nan)
+            if not np.isnan(said[drawn]).all():
+                self.estimate = audit.estimate(said, np.flatnonzero(drawn))
+        to_draw = audit.draw(len(ranked), num_cards)
+        places = audit.mixed(len(ranked), [*to_draw, *np.setdiff1d(np.flatnonzero(drawn), to_draw)])
+        drawn[to_draw] = True
+        self.audit = np.full(len(self.score), "", "U1")
+        self.audit[ranked[drawn]] = stratum[drawn]
+        self.cards = ranked[places]  # in the order of the page
 
     @property
     def difficulty(self):
@@ -108,22 +137,48 @@ class Analysis:
             found |= {f"{name}_{whose}": curve for name, curve in curves.items()}
         return found
 
-    def summary(self):
-        """One line: how much is suspicious; where clean labels are known how much of that is right; what was marked."""
+    def summary(self) -> str:
+        """What can be said of how many labels are wrong, and of the ranking; a few lines."""
         recorded, n = self.recorded, len(self.order)
-        text = (
-            f"{recorded.name}: {n} samples, {recorded.path.shape[1]} steps; estimated label errors: {self.num_errors}"
-        )
+        lines = [f"{recorded.name}: {n:,} samples, {recorded.path.shape[1]} {recorded.step_name}s; {self.guessed()}"]
         if recorded.clean is not None:
             wrong, top = recorded.wrong, self.order[: self.num_suspects]
             right = (self.suggestion == recorded.clean)[self.order][wrong[self.order]]
-            text += (
-                f" (true: {wrong[self.order].sum()}, of the suspects {wrong[top].mean() if len(top) else 0:.1%} are "
-                f"wrong; of the wrong ones {right.mean() if len(right) else 0:.1%} have the right suggestion)"
+            lines.append(
+                f"true: {wrong[self.order].sum():,}; of the {len(top):,} suspects "
+                f"{wrong[top].mean() if len(top) else 0:.1%} are wrong; of the wrong ones "
+                f"{right.mean() if len(right) else 0:.1%} have the right suggestion"
             )
         if kept := int((self.mark[self.order] == "right").sum()):
-            text += f"; {self.num_suspects} suspects without the {kept} samples marked right"
-        return f"{text}; the estimate is a rough guess that can be several times off"
+            lines.append(f"{self.num_suspects:,} suspects without the {kept:,} samples marked right")
+        return "\n".join([*lines, *self.measured()])
+
+    def guessed(self) -> str:
+        """The guess in words that cannot be taken for a count."""
+        low, _, high = self.guess
+        text = f"a guess from predictions alone: some {low:,} to {high:,} labels are wrong; look to know"
+        if self.recorded.path.shape[1] == 1:
+            text += " (ranked by the margin of one prediction, which is weaker than a learning path)"
+        return text
+
+    def measured(self) -> list[str]:
+        """What the audit says, in lines; none where nobody looked."""
+        if self.other_audit:
+            return ["the audit of these marks was drawn for another ranking, and says nothing of this one"]
+        if (found := self.estimate) is None:
+            return []
+        looked = f"audit, {found.looked:,} of {found.of:,} cards looked at"
+        lines = [f"{looked}: {_range(found.wrong)} of {len(self.ranked):,} labels are wrong (95 % interval)"]
+        if 0 < found.depth < len(self.ranked):
+            lines.append(
+                f"the {found.depth:,} most suspicious were all looked at; below them {_range(found.left)} are left"
+            )
+        return lines
+
+
+def _range(interval):
+    low, best, high = (round(value) for value in interval)
+    return f"{low:,} to {high:,} (best {best:,})"
 
 
 def most_disputed(true_probs, among):
@@ -154,7 +209,8 @@ def write_tables(analysis, out, step_distances):
             row = [i, file, given, as_cell(names[given]), suggested, as_cell(names[suggested])]
             reason = as_cell(analysis.reasons[i])
             suspect = int(place < analysis.num_suspects)
-            writer.writerow([*row, f"{analysis.score[i]:.6g}", suspect, reason, analysis.mark[i]])
+            figures = [f"{analysis.p[i]:.3g}", f"{analysis.score[i]:.6g}"]
+            writer.writerow([*row, *figures, suspect, reason, analysis.mark[i]])
     with csv_file(out / "steps.csv") as writer:
         short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
         columns = {
@@ -166,9 +222,17 @@ def write_tables(analysis, out, step_distances):
         writer.writerow([recorded.step_name, *columns])
         for step in range(recorded.path.shape[1]):
             writer.writerow([step, *(f"{curve[step]:.6g}" for curve in columns.values())])
+    if analysis.estimate:
+        with csv_file(out / "audit.csv") as writer:
+            figures = [f"{what}{end}" for what in ("precision", "recall") for end in ("_low", "", "_high")]
+            writer.writerow(["depth", *figures])
+            for row in analysis.estimate.by_depth:
+                writer.writerow([row["depth"], *(f"{v:.4f}" for v in (*row["precision"], *row["recall"]))])
 
 
-SUSPECTS = "idx file given_label given_name suggested_label suggested_name score suspect reason mark".split()
+SUSPECTS = """
+    idx file given_label given_name suggested_label suggested_name probability score suspect reason mark
+""".split()
 
 
 @contextlib.contextmanager
@@ -237,23 +301,31 @@ def draw_fast_zigzag(analysis, out):
     animations.zigzag(scene, four, out, f"{recorded.name}: {', '.join(groups)}", 0.06)
 
 
-def write_page(analysis, out):
-    """report.html."""
+def write_page(analysis, out, next_steps=(), files_at=None):
+    """report.html. next_steps, files_at: as write_report has them."""
     recorded = analysis.recorded
+    is_right = analysis.mark[analysis.cards] == "right"
     write_report(
         out / "report.html",
         name=recorded.name,
         class_names=recorded.class_names,
         given=recorded.given,
-        order=analysis.order,
+        order=np.concatenate([analysis.cards[~is_right], analysis.cards[is_right]]),
         suggestion=analysis.suggestion,
         score=analysis.score,
+        probability=analysis.p,
+        second=analysis.second,
         reasons=analysis.reasons,
-        num_errors=analysis.num_errors,
-        num_suspects=analysis.num_suspects,
+        summary=[analysis.guessed(), *analysis.measured()],
+        suspects=analysis.order[: analysis.num_suspects],
+        audit=analysis.audit,
         path=recorded.path,
+        step_name=recorded.step_name,
         images=recorded.images,
+        texts=recorded.texts,
         files=recorded.files,
+        files_at=files_at,
         original=recorded.original,
         marks=recorded.marks,
+        next_steps=next_steps,
     )

@@ -1,5 +1,6 @@
-"""A recorded path of anybody's, from loose files: a path, labels, images, class names, true distributions."""
+"""A recorded path of anybody's, from loose files: a path, labels, images, texts, class names, true distributions."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -7,44 +8,67 @@ import numpy as np
 
 from common.errors import BadInput
 from common.untrusted import check_range, class_numbers, load_npy, valid_text
-from data.images import decode, find_images
+from data.images import find_images, picture
+from data.label_files import split_file_and_key
 from paths.recorded import Recorded, open_path
 from supervision.table import read_distributions
 
-SIDE = 64  # pixels that images of a folder are decoded to
 
+def open_files(args) -> Recorded:
+    """The Recorded path of args.path and of --labels, --clean_labels, --images, --class_names, --true_probs.
 
-def open_files(args):
-    """The Recorded path of args.path and of --labels, --images, --class_names, --true_probs. BadInput names the
-    first that is wrong."""
+    BadInput names the first that is wrong.
+    """
     try:
         path = open_path(args.path)
     except ValueError as problem:
         raise BadInput(str(problem)) from None
     if args.labels is None:
         raise BadInput("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
-    given = _labels(args.labels, path)
+    given = _labels("--labels", args.labels, path)
+    clean = _labels("--clean_labels", args.clean_labels, path) if args.clean_labels else given
     images, files = _images(args.images, len(path)) if args.images else (None, None)
     return Recorded(
         name=valid_text(Path(args.path).stem),
         path=path,
         given=given,
+        clean=None if (clean == given).all() else clean,
         class_names=_names(args.class_names, path.shape[2]),
         true_probs=_probs(args.true_probs, path) if args.true_probs else None,
         files=files,
+        files_in=Path(args.images) if files else None,
         images=images,
     )
+
+
+def read_texts(spec: str, num_samples: int) -> list:
+    """A text a sample from FILE.txt, a line each, or FILE.csv:COLUMN; of FILE.csv alone a dictionary of all columns."""
+    file, column = split_file_and_key(spec)
+    if file.suffix not in (".txt", ".csv"):
+        raise BadInput(f"--texts {spec}: give a .txt, a line a sample, or FILE.csv:COLUMN")
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as f:
+            texts = f.read().splitlines() if file.suffix == ".txt" else list(csv.DictReader(f, restkey="", restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise BadInput(f"--texts {file}: cannot be read ({problem}); give a file in UTF-8") from None
+    if len(texts) != num_samples:
+        raise BadInput(f"--texts {file}: has {len(texts)} texts, the path has {num_samples} samples; give one for each")
+    if file.suffix == ".txt" or column is None:
+        return texts
+    if column not in texts[0]:
+        raise BadInput(f"--texts {file}: has no column {column}; it has {', '.join(texts[0])}")
+    return [row[column] for row in texts]
 
 
 def _array(flag, file):
     return load_npy(file, f"{flag} {file}: not a readable .npy array", mapped=True)
 
 
-def _labels(file, path):
-    labels = class_numbers(np.asarray(_array("--labels", file)), f"--labels {file}")
+def _labels(flag, file, path):
+    labels = class_numbers(np.asarray(_array(flag, file)), f"{flag} {file}")
     if len(labels) != len(path):
-        raise BadInput(f"--labels {file}: has {len(labels)} labels, the path {len(path)} samples; give one for each")
-    check_range(labels, path.shape[2], f"--labels {file}")
+        raise BadInput(f"{flag} {file}: has {len(labels)} labels, the path {len(path)} samples; give one for each")
+    check_range(labels, path.shape[2], f"{flag} {file}")
     return labels
 
 
@@ -78,7 +102,7 @@ def _images(source, num_samples):
     if source.is_dir():
         files, _, notes = find_images(source)
         found = len(files)
-        images = (lambda idx: [or_grey(lambda i=i: decode(source / files[i], SIDE, 3), files[i]) for i in idx]), files
+        images = (lambda idx: [or_grey(lambda i=i: picture(source / files[i]), files[i]) for i in idx]), files
     else:
         array = _array("--images", source)
         fits = array.dtype == np.uint8 and 0 not in array.shape

@@ -20,8 +20,9 @@ class Recorded:
 
     path: (N, T, K), complete steps only. given: (N,) int64. clean: (N,) clean labels, where they differ from the
     given ones. true_probs: (N, K). original: (N,) the data set's own labels, where they are known. marks: what a person
-    said of the given ones. files: N names. images: called with (n,) idx, gives n uint8 (H, W, C). step_name: what a
-    step is. fine: ((M, T', K), their idx (M,), updates from one step to the next).
+    said of the given ones. files: N names, in the folder files_in where that is known. images: called with (n,) idx,
+    gives n uint8 (H, W, C). texts: N texts, or N dictionaries of them. step_name: what a step is. fine: ((M, T', K),
+    their idx (M,), updates from one step to the next).
     """
 
     name: str
@@ -33,7 +34,9 @@ class Recorded:
     original: np.ndarray | None = None
     marks: Marks | None = None
     files: list | None = None
+    files_in: Path | None = None
     images: Callable | None = None
+    texts: list | None = None
     step_name: str = "step"
     fine: tuple | None = None
 

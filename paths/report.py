@@ -20,39 +20,52 @@ from common.files import whole_file
 
 LIMIT = 10_000  # cards
 STEPS = 64  # points of a drawn path
-SIDE = 64  # pixels: the longer side of an image is at most this
-ROW = 16  # a sheet holds ROW x ROW images
+SIDES = (224, 160, 112, 64)  # pixels: the longer side of an image at most; the first that fits
+ROW = {224: 8, 160: 8, 112: 16, 64: 16}  # a sheet holds ROW x ROW images
 SHEETS_BYTES = 27e6  # all sheets, at most: with base64 36 MB, so that the page stays below 50
 QUALITIES = (90, 80, 70, 60, 45, 30, 15, 5)  # of JPEG; the first whose sheets fit
+GOOD_ENOUGH = 60  # of JPEG: rather a smaller picture than a worse one
+MOST_TEXT = 1500  # characters of a text on a card
+EITHER = 0.5  # a second class is shown where it is at least this times as likely as the suggested one,
+LIKELY = 0.1  # and at least this likely
 
 
 def write_report(
     out,
     *,
-    name,
-    class_names,
+    name: str,
+    class_names: list[str],
     given,
     order,
     suggestion,
     score,
     reasons,
-    num_errors,
     path,
+    probability=None,
+    second=None,
+    summary=(),
+    suspects=(),
+    audit=None,
+    step_name="step",
     images=None,
+    texts=None,
     files=None,
+    files_at=None,
     original=None,
     marks=None,
-    num_suspects=None,
+    next_steps=(),
 ):
     """Write the page to the file `out`, whole or not at all.
 
-    name: the run's. class_names: K texts. given: (N,) given labels, by idx. order: (M,) idx of the ranked samples,
-    most suspicious first; the first LIMIT of them become cards. suggestion, score: (N,), by idx. reasons: a text
-    by idx, as a dict or a sequence. num_errors: the estimated number of wrong labels, a rough guess. path:
-    (N, T, K), an array or memory map. images: called with (n,) idx, n at most ROW**2, returns
-    n images (H, W, C) uint8, C 1 or 3, in an array or a list. files: N file names. original: (N,) the data set's own
-    labels (the given ones). marks: earlier data.label_files.Marks of the given labels, which the page starts with.
-    num_suspects: cards after that many are set apart (num_errors).
+    name: the run's. class_names: K texts. given: (N,) given labels, by idx. order: (M,) idx of the cards; the first
+    LIMIT of them are shown. suggestion, score: (N,), by idx. reasons: a text by idx, as a dict or a sequence. path:
+    (N, T, K), an array or memory map. probability: (N,) the suggestion's. second: ((N,) classes, (N,) probabilities)
+    of the next likely class. summary: what is said of all, in lines. suspects: their idx. audit: (N,) text, the
+    stratum of each card that was drawn. images: called with (n,) idx, n at most 256, returns n images (H, W, C)
+    uint8, C 1 or 3, in an array or a list. texts: N texts, or N dictionaries of them. files: N file names; files_at:
+    the folder they are in, as a URL relative to the page. original: (N,) the data set's own labels (the given ones).
+    marks: earlier data.label_files.Marks of the given labels, which the page starts with. next_steps: (what it does,
+    command) to go on with marks.csv.
 
     The reader's marks are kept in the browser under the SHA-256 of the name and the given labels, and leave it as
     marks.csv (data.label_files.read_marks), a row for all N samples. Raises ValueError for arguments that do not fit.
@@ -62,9 +75,16 @@ def write_report(
     _check(class_names, given, original, order, suggestion, score, path, files)
     rows = order[:LIMIT].astype(np.int64)
     lines, third = _lines(path, rows, given[rows], suggestion[rows])
-    sheets, sizes, cells = ([], [], []) if images is None else _sheets(images, rows)
+    sheets, sizes, cells, side = ([], [], [], SIDES[0]) if images is None else _sheets(images, rows)
     kind, steps = _smallest_type(len(class_names)), _steps(path.shape[1])
-    said, audit = ({}, {}) if marks is None else _earlier(marks)
+    said, drawn = ({}, {}) if marks is None else _earlier(marks)
+    if audit is not None:
+        drawn = {i: str(audit[i]) for i in np.flatnonzero(audit != "").tolist()}
+    limits = []
+    if len(order) > LIMIT:
+        limits.append(f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples.")
+    if side < SIDES[0] and any(max(size) == side for size in sizes):
+        limits.append(f"Pictures are shrunk to {side} pixels, so that the page stays below 50 MB.")
     data = {
         "key": _key(name, given),
         "classNames": [str(c) for c in class_names],
@@ -72,30 +92,41 @@ def write_report(
         "original": _base64(original.astype(kind)),
         "labelBytes": np.dtype(kind).itemsize,
         "marks": said,
-        "audit": audit,
-        "numSuspects": int(num_errors if num_suspects is None else num_suspects),
+        "audit": drawn,
+        "suspect": np.isin(rows, np.asarray(suspects, np.int64)).astype(int).tolist(),
         "idx": rows.tolist(),
         "suggestion": suggestion[rows].tolist(),
+        "likely": [_likely(i, suggestion, probability, second) for i in rows.tolist()],
         "third": third.tolist(),  # -1: there is none
         "score": [f"{s:.4g}" for s in score[rows].tolist()],
         "reason": [str(_get(reasons, idx)) for idx in rows.tolist()],
+        "text": None if texts is None else [_on_card(_get(texts, idx)) for idx in rows.tolist()],
         "file": None if files is None else [str(file) for file in files],  # by idx, as marks.csv has all
+        "filesAt": files_at,
         "steps": steps.tolist(),
+        "stepName": step_name,
         "lines": _base64(lines),
-        "sheetRow": ROW,
+        "sheetRow": ROW[side],
         "sizes": sizes,  # [width, height] of each card's image
         "cells": cells,  # the side of a sheet's cells
     }
     style, script = _part("css"), _part("js")
+    seen = images is not None or texts is not None
     parts = {
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(name),
-        "summary": f"{int(num_errors):,} of {len(order):,} labels are estimated to be wrong: a rough guess "
-        "that can be several times off.",
-        "limit": f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples."
-        if len(order) > LIMIT
-        else "",
+        "summary": "".join(f"<p><strong>{html.escape(line[:1].upper() + line[1:])}</strong></p>" for line in summary),
+        "question": "Is the given label wrong?"
+        if seen
+        else "The samples themselves are not on this page: look each one up in your data, then mark its label.",
+        "order": "The most suspicious come first, cards of the audit at random places between: look from the first on."
+        if drawn
+        else "The most suspicious come first.",
+        "limit": " ".join(limits),
+        "next": "".join(
+            f"<li>{html.escape(what)}<pre tabindex=0>{html.escape(command)}</pre></li>" for what, command in next_steps
+        ),
         "style": style,
         "script": script,
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),  # so that no </script> ends it
@@ -106,6 +137,20 @@ def write_report(
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("html"))
     with whole_file(out) as f:
         f.write(page.encode("utf-8", "replace"))
+
+
+def _likely(i, suggestion, probability, second):
+    """[[class, percent], ...] of the suggestion and, where it is about as likely, of the next class."""
+    found = [[int(suggestion[i]), None if probability is None else round(100 * float(probability[i]))]]
+    if second is not None and second[1][i] >= max(EITHER * probability[i], LIKELY):
+        found.append([int(second[0][i]), round(100 * float(second[1][i]))])
+    return found
+
+
+def _on_card(text):
+    if not isinstance(text, str):
+        text = "\n".join(f"{column}: {value}" for column, value in text.items())
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " …"
 
 
 def _earlier(marks):
@@ -168,32 +213,41 @@ def _lines(path, rows, given, suggestion):
 
 
 def _sheets(images, rows):
-    """JPEG sheets of ROW x ROW images as base64, each image's [width, height], each sheet's side of a cell."""
-    sheets, sizes, cells = [], [], []
-    blocks = [rows[start : start + ROW**2] for start in range(0, len(rows), ROW**2)]
+    """JPEG sheets of images as base64, each image's [width, height], each sheet's side of a cell, the longest side.
+
+    The images are as large as a first sheet says that all can be.
+    """
+    side, first = SIDES[-1], list(images(rows[: ROW[SIDES[0]] ** 2]))
+    for side in SIDES:
+        sheet, _ = _tiled([_shrunk(image, side) for image in first], ROW[side])
+        room = SHEETS_BYTES * len(first) / len(rows)
+        if len(_jpeg(sheet, room, QUALITIES[: QUALITIES.index(GOOD_ENOUGH) + 1])) <= room:
+            break
+    sheets, sizes, cells, row = [], [], [], ROW[side]
+    blocks = [rows[start : start + row**2] for start in range(0, len(rows), row**2)]
     for block in blocks:
-        small = [_shrunk(image) for image in images(block)]
+        small = [_shrunk(image, side) for image in images(block)]
         if len(small) != len(block):
             raise ValueError(f"images returned {len(small)} images for {len(block)} samples")
-        sheet, cell = _tiled(small)
-        sheets.append(base64.b64encode(_jpeg(sheet, SHEETS_BYTES / len(blocks))).decode())
+        sheet, cell = _tiled(small, row)
+        sheets.append(base64.b64encode(_jpeg(sheet, SHEETS_BYTES * len(block) / len(rows))).decode())
         sizes += [[image.shape[1], image.shape[0]] for image in small]
         cells.append(cell)
-    return sheets, sizes, cells
+    return sheets, sizes, cells, side
 
 
-def _shrunk(image):
-    """(H, W, C) uint8 with both sides at most SIDE, its proportions kept; never enlarged."""
+def _shrunk(image, side):
+    """(H, W, C) uint8 with both sides at most `side`, its proportions kept; never enlarged."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         raise ValueError(f"images must be (H, W, 1 or 3) uint8, not {image.shape} {image.dtype}")
     small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(small).reshape(small.height, small.width, -1)
 
 
-def _tiled(images):
-    """One array of square cells, ROW a line, and their side.
+def _tiled(images, row):
+    """One array of square cells, `row` a line, and their side.
 
     The side is a multiple of 8, JPEG's block, so that no block has pixels of two images; the rest of a cell
     repeats its image's border, so that the block there has no edge.
@@ -201,16 +255,16 @@ def _tiled(images):
     side = max(max(image.shape[:2]) for image in images)
     side += -side % 8
     channels = max(image.shape[2] for image in images)
-    sheet = np.zeros((-(-len(images) // ROW) * side, min(len(images), ROW) * side, channels), np.uint8)
+    sheet = np.zeros((-(-len(images) // row) * side, min(len(images), row) * side, channels), np.uint8)
     for place, image in enumerate(images):
-        top, left = place // ROW * side, place % ROW * side
+        top, left = place // row * side, place % row * side
         padded = np.pad(image, ((0, side - image.shape[0]), (0, side - image.shape[1]), (0, 0)), mode="edge")
         sheet[top : top + side, left : left + side] = padded
     return sheet, side
 
 
-def _jpeg(sheet, max_bytes):
-    for quality in QUALITIES:
+def _jpeg(sheet, max_bytes, qualities=QUALITIES):
+    for quality in qualities:
         file = io.BytesIO()
         # subsampling=0: colour at full resolution, or it would run from one block into the next
         Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(

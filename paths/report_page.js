@@ -7,7 +7,11 @@
   const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
   const rankOf = new Map(data.idx.map((idx, rank) => [idx, rank])); // a card is known by its rank
   const list = byId("list");
-  const GAP = 12, NARROWEST = 330, PICTURE = 128, SHEETS_KEPT = 8;
+  const GAP = 12, SHEETS_KEPT = 8;
+  const largest = Math.max(0, ...data.sizes.map((size) => Math.max(...size)));
+  const PICTURE = largest > 128 ? 224 : 128, NARROWEST = largest > 128 ? 430 : 330;
+  list.classList.toggle("large", largest > 128);
+  list.classList.toggle("text", data.text !== null && !largest);
 
   function bytesFrom(base64) {
     return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -74,10 +78,13 @@
     tellCounts();
   }
 
-  function tellNotKept() {
+  function notify(text) {
     byId("notice").hidden = false;
-    byId("notice").textContent =
-      "This browser does not keep marks for this page: export marks.csv before you close or reload it.";
+    byId("notice").textContent = text;
+  }
+
+  function tellNotKept() {
+    notify("This browser does not keep marks for this page: export marks.csv before you close or reload it.");
   }
 
   function tellCounts() {
@@ -86,6 +93,10 @@
       const { mark } = markOf(idx);
       if (mark) of[mark] += 1;
     }
+    const looked = (all) => `${all.filter((idx) => markOf(idx).mark).length} of ${all.length.toLocaleString("en")}`;
+    const cards = Object.keys(data.audit).map(Number);
+    const audit = cards.length ? ` (audit: ${looked(cards)})` : "";
+    byId("looked").textContent = `${looked(data.idx)} looked at${audit}`;
     const drop = of.drop ? ` · ${of.drop} drop` : "";
     byId("counts").textContent = `${of.wrong} wrong · ${of.right} right · ${of.unsure} unsure${drop}`;
     byId("clear").disabled = marks.size === 0;
@@ -110,11 +121,15 @@
     return data.third[rank] >= 0 ? data.third[rank] : label;
   }
 
-  /** A cell of a CSV file: no formula for a spreadsheet (data.noise reads it back), bytes that are no UTF-8 as \udcff. */
-  function cell(text) {
+  /** Text for a CSV file: no formula for a spreadsheet (which is read back), bytes that are no UTF-8 as \udcff. */
+  function safe(text) {
     const plain = text.replace(/[\ud800-\udfff]/gu, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
-    const safe = /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
-    return /[",;\r\n]|^\s|\s$/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    return /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
+  }
+
+  function cell(text) {
+    const found = safe(text);
+    return /[",;\r\n]|^\s|\s$/.test(found) ? `"${found.replaceAll('"', '""')}"` : found;
   }
 
   function exportMarks() {
@@ -134,7 +149,42 @@
     link.remove();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     unsaved = false;
+    byId("next").open = true; // what to do with it
   }
+
+  /** Rows of a CSV file: a cell may be quoted, and hold quotes, commas and line ends. */
+  function rowsOfFile(text) {
+    const rows = [[]];
+    for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/g)) {
+      rows.at(-1).push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
+      if (end !== ",") rows.push([]);
+    }
+    return rows.filter((row) => row.length > 1);
+  }
+
+  /** Marks of a file, made of this page's samples, in the place of those made here. */
+  async function loadMarks(file) {
+    const [header, ...rows] = rowsOfFile((await file.text()).replace(/^\ufeff/, ""));
+    const at = (row, name) => row[(header || []).indexOf(name)];
+    const fits = (row, i) =>
+      Number(at(row, "idx")) === i && Number(at(row, "given_label")) === given[i] &&
+      Number(at(row, "original_label") ?? original[i]) === original[i] &&
+      (!data.file || at(row, "file") === undefined || at(row, "file") === safe(data.file[i]));
+    if (rows.length !== given.length || !rows.every(fits)) {
+      return notify(`${file.name} is no marks.csv of these samples and labels: nothing was loaded.`);
+    }
+    marks = new Map([...earlier.keys()].map((idx) => [idx, { mark: TAKEN_BACK }]));
+    rows.forEach((row, idx) => {
+      const found = { mark: at(row, "mark"), label: Number(at(row, "label")) };
+      if (found.mark && isMark(idx, found)) marks.set(idx, found.mark === "wrong" ? found : { mark: found.mark });
+    });
+    for (const [idx, found] of marks) if (same(found, earlier.get(idx))) marks.delete(idx);
+    writeMarks();
+    for (const rank of cards.keys()) refresh(rank);
+    notify(`Loaded ${file.name}.`);
+  }
+
+  const same = (a, b) => a && b && a.mark === b.mark && (a.mark !== "wrong" || a.label === b.label);
 
   // ------------------------------------------------------------------------------------------------ cards
 
@@ -143,20 +193,20 @@
 
   function makeCard(rank) {
     const idx = data.idx[rank];
-    const card = element("article", rank < data.numSuspects ? "card" : "card below");
+    const card = element("article", "card");
     card.dataset.rank = rank;
     card.dataset.idx = idx;
     card.tabIndex = -1;
     card.setAttribute("role", "listitem");
     const where = element("div", "where");
     where.append(element("span", "number", `idx ${idx}`));
-    if (data.file) where.append(clipped("bdi", data.file[idx]));
+    if (data.file) where.append(fileName(idx));
     where.append(element("span", "score", `score ${data.score[rank]}`));
     const view = element("div", "view");
     if (data.sizes.length) view.append(makePicture(rank));
+    if (data.text) view.append(makeText(rank));
     view.append(makeCourse(rank));
     const reason = element("p", "reason", data.reason[rank]);
-    reason.title = data.reason[rank];
     const buttons = element("div", "marks");
     for (const [mark, text] of MARKS) {
       const button = element("button", mark, text);
@@ -172,6 +222,32 @@
     return card;
   }
 
+  /** The file's name, as a link where it is known where the file is. */
+  function fileName(idx) {
+    if (!data.filesAt) return clipped("bdi", data.file[idx]);
+    const link = clipped("a", data.file[idx]);
+    link.href = [...data.filesAt.split("/"), ...data.file[idx].split("/")].map(encodeSafely).join("/");
+    link.target = "_blank";
+    link.rel = "noopener";
+    return link;
+  }
+
+  function encodeSafely(text) {
+    try {
+      return encodeURIComponent(text);
+    } catch { // bytes that are no UTF-8
+      return "";
+    }
+  }
+
+  function makeText(rank) {
+    const text = element("p", "sample", data.text[rank]);
+    text.tabIndex = 0; // so that the keyboard can scroll it
+    text.setAttribute("role", "group");
+    text.setAttribute("aria-label", `text of idx ${data.idx[rank]}`);
+    return text;
+  }
+
   function clipped(tag, text) {
     const made = element(tag, "clip", text);
     made.title = text;
@@ -181,16 +257,28 @@
   /** What depends on the mark: the buttons, and the choice of a class in the suggestion's place. */
   function showMark(card, rank) {
     const idx = data.idx[rank], { mark, label } = markOf(idx);
-    const from = data.classNames[given[idx]], to = data.classNames[data.suggestion[rank]];
+    const from = data.classNames[given[idx]], likely = data.likely[rank];
+    const to = likely.map(([k, percent]) => data.classNames[k] + (percent === null ? "" : ` ${percent} %`)).join(" or ");
     for (const button of card.querySelectorAll(".marks button")) {
       button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
     }
-    const target = mark === "wrong" ? makeChoice(rank, label) : clipped("bdi", to);
-    target.classList.add("to");
-    card.querySelector(".names").replaceChildren(clipped("bdi", from), element("span", "", "→"), target);
+    const targets = mark === "wrong" ? [makeChoice(rank, label)] : suggestions(likely);
+    targets[0].classList.add("to");
+    card.querySelector(".names").replaceChildren(clipped("bdi", from), element("span", "", "→"), ...targets);
+    card.querySelector(".where .badge")?.remove();
+    if (mark && !marks.has(idx)) card.querySelector(".where .score").before(element("span", "badge", "earlier"));
     card.dataset.mark = mark || "";
     const spoken = `idx ${idx}, given ${from}, suggested ${to}, score ${data.score[rank]}`;
     card.setAttribute("aria-label", mark ? `${spoken}, marked ${mark}` : spoken);
+  }
+
+  /** The suggested class with its probability, and a second one that is about as likely. */
+  function suggestions(likely) {
+    return likely.flatMap(([k, percent], place) => [
+      ...(place ? [element("span", "percent", "or")] : []),
+      clipped("bdi", data.classNames[k]),
+      ...(percent === null ? [] : [element("span", "percent", `${percent} %`)]),
+    ]);
   }
 
   function makeChoice(rank, label) {
@@ -283,43 +371,33 @@
 
   let shown = []; // ranks that pass the filters
   let selected = 0; // a place in shown
-  let suspects = 0; // how many of shown are among the estimated errors; they come first
   const cards = new Map(); // rank -> the card in the page, in the page's order
-  const divider = element("h2", "divider", "Below the estimated number of errors");
   const nothing = element("p", "empty", "");
-  let columns = 1, cardWidth = 0, cardHeight = 0, dividerHeight = 0;
+  let columns = 1, cardWidth = 0, cardHeight = 0;
+  const longest = data.reason.reduce((one, other) => (other.length > one.length ? other : one), "");
 
+  /** Cards are as high as the longest reason wants them. */
   function measure() {
-    const probe = element("div", "card"), rule = element("div", "divider");
-    list.append(probe, rule);
-    cardHeight = probe.offsetHeight;
-    dividerHeight = rule.offsetHeight;
-    probe.remove();
-    rule.remove();
     const width = list.clientWidth;
     columns = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
     cardWidth = (width - GAP * (columns - 1)) / columns;
+    const probe = element("div", "card"), reason = element("p", "reason", longest);
+    probe.style.width = `${cardWidth}px`;
+    reason.style.height = "auto";
+    probe.append(reason);
+    list.append(probe);
+    list.style.setProperty("--reason", `${reason.offsetHeight}px`);
+    cardHeight = probe.offsetHeight;
+    probe.remove();
     arrange();
   }
 
-  const rowsOf = (n) => Math.ceil(n / columns);
   const pitch = () => cardHeight + GAP;
+  const topOf = (place) => Math.floor(place / columns) * pitch();
 
-  function topOf(place) {
-    if (place < suspects) return Math.floor(place / columns) * pitch();
-    return rowsOf(suspects) * pitch() + dividerHeight + Math.floor((place - suspects) / columns) * pitch();
-  }
-
-  /** The list's own height, the divider's place, and then the cards. */
+  /** The list's own height, and then the cards. */
   function arrange() {
-    const below = shown.length - suspects;
-    const height = rowsOf(suspects) * pitch() + (below ? dividerHeight + rowsOf(below) * pitch() : 0);
-    list.style.height = shown.length ? `${height}px` : "auto";
-    divider.remove();
-    if (below) {
-      divider.style.top = `${rowsOf(suspects) * pitch()}px`;
-      list.append(divider);
-    }
+    list.style.height = shown.length ? `${Math.ceil(shown.length / columns) * pitch()}px` : "auto";
     nothing.remove();
     if (!shown.length) list.append(nothing);
     render();
@@ -348,9 +426,8 @@
         else list.prepend(card);
       }
       before = card;
-      const column = (place < suspects ? place : place - suspects) % columns;
       card.style.width = `${cardWidth}px`;
-      card.style.left = `${column * (cardWidth + GAP)}px`;
+      card.style.left = `${(place % columns) * (cardWidth + GAP)}px`;
       card.style.top = `${topOf(place)}px`;
       card.setAttribute("aria-posinset", place + 1);
       card.setAttribute("aria-setsize", shown.length);
@@ -360,11 +437,7 @@
   }
 
   /** The first place of the row of cards at this height of the list. */
-  function placeAt(height) {
-    const rule = rowsOf(suspects) * pitch();
-    if (height < rule) return Math.max(0, Math.floor(height / pitch())) * columns;
-    return Math.max(0, suspects + Math.max(0, Math.floor((height - rule - dividerHeight) / pitch())) * columns);
-  }
+  const placeAt = (height) => Math.max(0, Math.floor(height / pitch())) * columns;
 
   // ---------------------------------------------------------------------------------------- the selection
 
@@ -399,26 +472,34 @@
 
   const KEYS = { ArrowLeft: "wrong", ArrowRight: "right", ArrowUp: "unsure", d: "drop" };
 
+  /** What a key means: its letter, on keyboards without Latin letters the one at that place. */
+  function nameOf({ key, code }) {
+    if (key.length > 1) return key;
+    return /[a-z]/i.test(key) ? key.toLowerCase() : code.replace(/^Key/, "").toLowerCase();
+  }
+
   function onKey(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || !shown.length) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || event.isComposing || !shown.length) return;
+    const key = nameOf(event);
+    if (event.target.closest?.("summary, pre, a") && key !== "j" && key !== "k") return;
     if (event.target.closest?.("input, select, textarea")) {
-      if (event.key !== "Escape") return;
+      if (key !== "Escape") return;
       event.target.blur();
       select(selected);
       return;
     }
     const rank = shown[selected], box = selectedBox(), { top, bottom } = seen();
     const isSeen = box.bottom > top + box.height / 2 && box.top < bottom - box.height / 2;
-    const enter = event.key === "Enter" && !event.target.closest?.("button, a");
-    if (event.key === "j" || event.key === "ArrowDown") move(1);
-    else if (event.key === "k") move(-1);
-    else if (!enter && !(event.key in KEYS)) return;
+    const enter = key === "Enter" && !event.target.closest?.("button, a");
+    if (key === "j" || key === "ArrowDown") move(1);
+    else if (key === "k") move(-1);
+    else if (!enter && !(key in KEYS)) return;
     else if (event.repeat) event.preventDefault(); // a key held down marks one card
     else if (!isSeen) move(0); // nobody marks a card without seeing it
     else if (enter) {
       if (markOf(data.idx[rank]).mark !== "wrong") setMark(rank, "wrong");
       cards.get(rank).querySelector("select").focus({ preventScroll: true });
-    } else if (setMark(rank, KEYS[event.key])) move(1);
+    } else if (setMark(rank, KEYS[key])) move(1);
     event.preventDefault();
   }
 
@@ -440,7 +521,8 @@
     const idx = data.idx[rank], show = filters.show.value;
     if (filters.given.value !== "" && Number(filters.given.value) !== given[idx]) return false;
     if (filters.suggested.value !== "" && Number(filters.suggested.value) !== data.suggestion[rank]) return false;
-    if (show === "suspects") return rank < data.numSuspects;
+    if (show === "suspects") return data.suspect[rank] === 1;
+    if (show === "audit") return idx in data.audit;
     return show === "all" || Boolean(markOf(idx).mark) === (show === "marked");
   }
 
@@ -455,7 +537,6 @@
       shown = data.idx.map((_, rank) => rank).filter(passes);
       nothing.textContent = "No sample passes these filters.";
     }
-    suspects = shown.filter((rank) => rank < data.numSuspects).length;
     selected = Math.max(0, shown.indexOf(kept));
     byId("shown").textContent =
       shown.length === data.idx.length
@@ -499,6 +580,10 @@
   window.addEventListener("resize", () => requestAnimationFrame(render));
   document.addEventListener("keydown", onKey);
   byId("export").addEventListener("click", exportMarks);
+  byId("load").addEventListener("change", async (event) => {
+    if (event.target.files.length) await loadMarks(event.target.files[0]);
+    event.target.value = ""; // so that the same file can be loaded again
+  });
   byId("clear").addEventListener("click", () => {
     if (!confirm(`Clear all ${counted(marks.size, "mark")}?`)) return;
     marks.clear();

@@ -11,7 +11,7 @@ from common.errors import BadInput
 from common.files import check_intact
 from common.untrusted import load_npz, valid_text
 from data.datasets import fingerprint, open_dataset
-from data.images import FolderImages
+from data.images import FolderImages, picture
 from data.label_files import Marks
 from paths.loose_files import or_grey
 from paths.recorded import Recorded, open_path
@@ -46,6 +46,11 @@ def open_run(folder, data_dir=None, with_images=True):
         raise BadInput(f"{folder}: its path is not of the {shape[0]} samples and {shape[1]} classes of args.json")
     if path.shape[1] < settings["epochs"]:
         print(f"{folder}: {path.shape[1]} of {settings['epochs']} epochs are complete", file=sys.stderr)
+    images = _images_of(folder, settings, data_dir) if with_images else None
+    # files are named relative to the folder with train/ in it, where there is one
+    above = isinstance(images, FolderImages) and (
+        images.root if settings["resolved"].get("test_size") else images.root.parent
+    )
     return Recorded(
         name=valid_text(folder.resolve().name),
         path=path,
@@ -57,7 +62,8 @@ def open_run(folder, data_dir=None, with_images=True):
         original=y,
         marks=marks,
         files=files,
-        images=_images_of(folder, settings, data_dir) if with_images else None,
+        files_in=above or None,
+        images=pictures_of(images),
         step_name="epoch",
         fine=fine,
     )
@@ -83,7 +89,7 @@ def _labels(file, settings):
         audit = arrays.get("audit", np.full(len(y), ""))
         if any(texts.shape != y.shape or texts.dtype.kind != "U" for texts in (mark, audit)):
             raise BadInput(f"{file}: mark or audit are not of its labels; take an intact copy of the run")
-        marks = Marks(y, ny, ny, mark, audit)
+        marks = Marks(y, ny, ny, mark, np.full_like(audit, ""))  # the audit was of an earlier ranking
     if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
         return y, ny, files if files is None else files.tolist(), marks
     return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
@@ -102,7 +108,7 @@ def _fine(file, every, num_samples):
 
 
 def _images_of(folder, settings, data_dir):
-    """A function of (n,) idx that gives the run's images, or None, and a line that says why."""
+    """The run's images (a uint8 tensor or FolderImages), or None, and a line that says why."""
     try:
         where = {"data_dir": data_dir or settings["data_dir"], "skip_bad": False}  # a bad image is shown as grey
         dataset = open_dataset(Namespace(**{**settings, **where}))
@@ -113,7 +119,13 @@ def _images_of(folder, settings, data_dir):
     except BadInput as problem:
         print(f"warning: {folder}: no images ({problem}); give --data_dir", file=sys.stderr)
         return None
-    images = dataset.train.images
+    return dataset.train.images
+
+
+def pictures_of(images):
+    """A function of (n,) idx that gives uint8 images (H, W, C), of files as large as they are, up to a limit."""
+    if images is None:
+        return None
     if isinstance(images, FolderImages):
-        return lambda idx: [or_grey(lambda i=i: images.decode_row(i), images.paths[i]) for i in idx]
+        return lambda idx: [or_grey(lambda i=i: picture(images.root / images.paths[i]), images.paths[i]) for i in idx]
     return lambda idx: images[torch.as_tensor(idx)].numpy()

@@ -1,4 +1,4 @@
-"""The two losses. Both take logits (B, K) and a target distribution p_tar (B, K) and return a scalar."""
+"""The losses. All take logits (B, K) and a target distribution p_tar (B, K) and return a scalar."""
 
 import torch.nn.functional as F
 
@@ -17,3 +17,14 @@ def distillation_loss(logits, p_tar, tau):
     """
     log_q = F.log_softmax(logits / tau, dim=1)
     return 2 * tau**2 * F.kl_div(log_q, p_tar, reduction="batchmean")
+
+
+def squared_error(logits, p_tar, tau):
+    """Batch mean of |p_tar - softmax(logits)|^2: what a teacher is trained with in Hamidi et al. 2024 (2407.18041)."""
+    return (F.softmax(logits / tau, dim=1) - p_tar).square().sum(1).mean()
+
+
+def linear_loss(logits, p_tar, tau):
+    """Batch mean of -2 tau^2 sum_k p_tar_k log q_k, q = softmax(logits / tau): distillation_loss's gradient in the
+    logits, 2 tau (q - p_tar), for a p_tar with negative entries, too, whose rows sum to 1."""
+    return -2 * tau**2 * (p_tar * F.log_softmax(logits / tau, dim=1)).sum(1).mean()

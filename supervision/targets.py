@@ -5,17 +5,21 @@ student sees, label (B,) the possibly noisy label, idx (B,) the sample's row in 
 what the student says of x, detached (None where no student has looked: none of these targets asks for it). The rows
 of the result are distributions, float32, on x's device, without gradient.
 
+A target that has to remember something from one visit of a sample to the next is an observer, too (training.loop):
+after_forward() alone changes it, and it has a state_dict().
+
 Adding a method is adding a target and its entry in METHODS; main_distill.py and old_cifar_noisy.py read them there.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from supervision.losses import distillation_loss
-from supervision.table import PredictionTable
+from supervision.losses import distillation_loss, linear_loss, squared_error
+from supervision.table import PredictionTable, ema_step
 
 
 def one_hot(label, num_classes):
@@ -104,12 +108,132 @@ class TrueDistribution:
         return self.probs[idx]
 
 
+# ----------------------------------------------------------------------------- later methods, of other papers
+
+
+class TopTwo:
+    """PLL: one half on each of the teacher's two largest outputs (Jeong and Chung 2025, 2402.10482)."""
+
+    def __init__(self, teacher, forward=None):
+        self.teacher = TeacherNetwork(teacher, 1.0, forward)
+
+    def __call__(self, x, label, idx, logits=None):
+        p = self.teacher(x, label, idx)
+        return torch.zeros_like(p).scatter_(1, p.topk(2, 1).indices, 0.5)
+
+
+class OwnAverage:
+    """What a training remembers of its own predictions: average[idx] = keep * average[idx] + (1 - keep) * softmax.
+
+    It starts at zero, so that a row that was visited n times sums to 1 - keep^n; what it lacks is the weight of what
+    came before. begin: the first epoch that is averaged.
+    """
+
+    def __init__(self, given, keep, begin=0):
+        self.average = torch.zeros(given.num_samples, given.num_classes, device=given.device)
+        self.keep, self.begin, self.epochs, self.epoch = keep, begin, given.args.epochs, 0
+
+    def renewed(self, idx, logits):
+        """The rows of idx once this visit is in them."""
+        rows = self.average[idx]
+        if self.epoch < self.begin:
+            return rows
+        return ema_step(rows, F.softmax(logits, dim=1), 1 - self.keep)
+
+    def before_epoch(self, epoch, model):
+        self.epoch = epoch
+
+    def after_forward(self, update, epoch, idx, logits):
+        self.average[idx] = self.renewed(idx, logits)
+
+    def state_dict(self):
+        return {"average": self.average, "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        self.average.copy_(state["average"])
+        self.epoch = state["epoch"]
+
+
+class SelfCorrected(OwnAverage):
+    """SELC: t = keep * t + (1 - keep) * prediction, from t = label on (Lu and He 2022, 2205.01156, section 3)."""
+
+    def __call__(self, x, label, idx, logits):
+        rows = self.renewed(idx, logits)
+        return rows + (1 - rows.sum(1, keepdim=True)) * one_hot(label, rows.shape[1])
+
+
+class SelfAdaptive(SelfCorrected):
+    """SAT: SELC's target, each row times its largest entry, scaled to a batch mean of 1 (Huang et al. 2020, 2002.10319,
+    algorithm 1). Rows do not sum to 1: the sum is the sample's weight, so its loss is linear_loss."""
+
+    def __call__(self, x, label, idx, logits):
+        target = super().__call__(x, label, idx, logits)
+        weight = target.amax(1, keepdim=True)
+        return target * weight / weight.mean()
+
+
+class OwnPast(OwnAverage):
+    """PS-KD: (1 - a) label + a * the prediction at the last visit, a = most * (epoch + 1) / epochs (Kim et al. 2021,
+    2006.12000, section 3). At the first visit the label alone."""
+
+    def __init__(self, given, most):
+        super().__init__(given, keep=0.0)
+        self.most = most
+
+    def __call__(self, x, label, idx, logits=None):
+        past, share = self.average[idx], self.most * (self.epoch + 1) / self.epochs
+        label = one_hot(label, past.shape[1])
+        return torch.where(past.sum(1, keepdim=True) > 0, (1 - share) * label + share * past, label)
+
+
+class EarlyRegularised(OwnAverage):
+    """ELR: cross-entropy + strength * log(1 - <t, q>), t = keep * t + (1 - keep) * prediction, from 0 on (Liu et al.
+    2020, 2007.00151, section 4).
+
+    As a target, that of the same gradient: label - strength * q * (<t, q> - t) / (1 - <t, q>) (their lemma 2). It may
+    have negative entries.
+    """
+
+    def __init__(self, given, keep, strength):
+        super().__init__(given, keep)
+        self.strength = strength
+
+    def __call__(self, x, label, idx, logits):
+        t, q = self.renewed(idx, logits), F.softmax(logits, dim=1)
+        agreement = (t * q).sum(1, keepdim=True)
+        return one_hot(label, q.shape[1]) - self.strength * q * (agreement - t) / (1 - agreement).clamp_min(1e-4)
+
+
+class TemporalEnsemble(OwnAverage):
+    """TE: cross-entropy + w * mean over classes of (q - z)^2, z the bias-corrected average of the earlier visits, w
+    rising over the first 80 of 300 epochs as most * exp(-5 (1 - s)^2) (Laine and Aila 2017, 1610.02242, algorithm 2).
+
+    As a target, that of the same gradient, which may have negative entries. w is 0 at a sample's first visit.
+    """
+
+    def __init__(self, given, keep, most):
+        super().__init__(given, keep)
+        self.most = most
+
+    def __call__(self, x, label, idx, logits):
+        rows, q = self.average[idx], F.softmax(logits, dim=1)
+        total, rise = rows.sum(1, keepdim=True), min(1, self.epoch / (self.epochs * 80 / 300))
+        weight = self.most * math.exp(-5 * (1 - rise) ** 2) * (total > 0)
+        gap = q - rows / total.clamp_min(torch.finfo(q.dtype).tiny)
+        pulled = q * (gap - (q * gap).sum(1, keepdim=True))  # the softmax's Jacobian times the gap
+        return one_hot(label, q.shape[1]) - weight * 2 / q.shape[1] * pulled
+
+
+# ---------------------------------------------------------------------------------------------- the registry
+
+
 @dataclass
 class Given:
     """What a method's target is made of.
 
     args: the script's flags. teacher: what Method.teacher names, on the device. forward: how a network is called.
-    tau: the temperature that its predictions are yet to be brought to (1 where they were averaged at it).
+    tau: the temperature that its predictions are yet to be brought to (1 where they were averaged at it). num_samples:
+    N, of all rows. device: of the training.
     """
 
     num_classes: int
@@ -117,6 +241,8 @@ class Given:
     teacher: object = None
     forward: Callable | None = None
     tau: float = 1.0
+    num_samples: int = 0
+    device: object = "cpu"
 
 
 @dataclass
@@ -125,19 +251,22 @@ class Method:
 
     color: in figures. teacher: "net", a trained network; "table", a trained network's table; "own
     table", the table that the student's training fills, which holds its earlier visits when the target is
-    called; "truth", (N, K) true distributions, which old_cifar_noisy.py does not have; or None. moment: the teacher's
-    epoch in old_cifar_noisy.py, its "last", or the "best" on validation. teach_type: its name in main_distill.py, where
-    --teach_name says the moment; log_name: of its log; both its own name when not given. loss(logits, p_tar, tau): the
-    same for all, so that step sizes compare, unless the loss is what the method is about.
+    called; "truth", (N, K) true distributions, which old_cifar_noisy.py does not have; or None. taught_by, moment: in
+    old_cifar_noisy.py the method that trains the teacher, and its epoch, "last", or the "best" on validation.
+    teach_type: its name in main_distill.py, where --teach_name says the moment; log_name: of its log; both its own name
+    when not given. loss(logits, p_tar, tau): the same for all, so that step sizes compare, unless the loss is what the
+    method is about. later: of a later paper; old_cifar_noisy.py trains it when asked.
     """
 
     make: Callable
     color: str
     teacher: str | None = None
     moment: str = "last"
+    taught_by: str = "OHT"
     teach_type: str | None = None
     log_name: str | None = None
     loss: Callable = distillation_loss
+    later: bool = False
 
     @property
     def has_temperature(self):
@@ -154,6 +283,11 @@ def _of_network(given):
     return TeacherNetwork(given.teacher, given.tau, given.forward)
 
 
+def _share(given, epoch, epochs):
+    """The epoch of this training that stands where `epoch` of `epochs` stands in another."""
+    return round(given.args.epochs * epoch / epochs)
+
+
 def _of_table(given):
     return TeacherTable(given.teacher, given.tau)
 
@@ -168,6 +302,17 @@ METHODS = {
     # the published name of its log
     "ES-FilterKD": Method(_of_table, "#D55E00", "table", "best", teach_type="table", log_name="Filter"),
     "GT": Method(lambda given: TrueDistribution(given.teacher), "#009E73", "truth", teach_type="true"),
+    # Constants are their papers'. Epochs of a schedule of theirs are taken as shares of ours.
+    "SELC": Method(lambda given: SelfCorrected(given, 0.9, begin=_share(given, 60, 200)), "#332288", later=True),
+    "SAT": Method(
+        lambda given: SelfAdaptive(given, 0.9, begin=_share(given, 60, 200)), "#AA4499", loss=linear_loss, later=True
+    ),
+    "TE": Method(lambda given: TemporalEnsemble(given, 0.6, most=30), "#882255", loss=linear_loss, later=True),
+    "PS-KD": Method(lambda given: OwnPast(given, 0.8), "#DDCC77", later=True),
+    "ELR": Method(lambda given: EarlyRegularised(given, 0.7, 3), "#999933", loss=linear_loss, later=True),
+    "PLL": Method(lambda given: TopTwo(given.teacher, given.forward), "#44AA99", "net", "last", later=True),
+    "SquaredError": Method(lambda given: OneHot(given.num_classes), "#CC6677", loss=squared_error, later=True),
+    "KD-SE": Method(_of_network, "#661100", "net", "last", taught_by="SquaredError", teach_type="net", later=True),
 }
 
 

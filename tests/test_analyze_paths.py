@@ -1,8 +1,10 @@
 """analyze_paths.py: what it writes of a run, of anybody's arrays, and what it says of ones that do not fit."""
 
+import base64
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from common import plots
 from common.errors import BadInput
 from common.files import read_json, write_json
 from data.datasets import fingerprint
+from paths.analysis import Analysis
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
+from runs.recorded_run import open_run
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
@@ -109,15 +113,119 @@ def test_the_summary_says_how_many_suspects_are_right(analysis, runs):
         wrong = labels["y"] != labels["ny"]
     suspects = [int(row["idx"]) for row in found if row["suspect"] == "1"]
     text = (analysis / "summary.txt").read_text()
-    assert f"estimated label errors: {len(suspects)} (true: {wrong[[int(r['idx']) for r in found]].sum()}" in text
-    assert f"of the suspects {wrong[suspects].mean():.1%} are wrong" in text
+    assert f"true: {wrong[[int(r['idx']) for r in found]].sum()}; of the {len(suspects)} suspects" in text
+    assert f"{wrong[suspects].mean():.1%} are wrong" in text
 
 
 def test_it_tells_on_standard_error_what_it_does_and_at_the_end_where_the_page_is(runs, workplace, tables_only, capsys):
     out = analyze_paths.main([str(runs["clean"]), "--out", "a"])
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == str(out) and str(out / "report.html") in said.out.splitlines()[-2]
+    assert said.out.splitlines()[-1] == str(out) and str(out / "report.html") in said.out
+    commands = [line.split()[1] for line in said.out.splitlines() if line.startswith("    python ")]
+    assert commands[0] == "analyze_paths.py" and len(commands) == 2  # digits lie nowhere to be corrected
     assert len(said.err.splitlines()) >= 3
+
+
+def marks_of(out, file, given, said):
+    """marks.csv as the page exports it; said: {idx: (mark, label)}."""
+    page = (out / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    original = np.frombuffer(base64.b64decode(data["original"]), np.uint8)
+    lines = ["idx,file,original_label,given_label,label,label_name,mark,audit"]
+    for i, k in enumerate(given):
+        mark, label = said.get(i, ("", k))
+        name = data["file"][i] if data["file"] else ""
+        lines.append(f"{i},{name},{original[i]},{k},{label},{label},{mark},{data['audit'].get(str(i), '')}")
+    Path(file).write_text("\n".join(lines) + "\n")
+    return data
+
+
+def test_marks_tell_how_many_labels_are_wrong_and_how_far_the_ranking_is_right(runs, workplace, tables_only, capsys):
+    """The person looks at all cards of the audit and at the first 30 of the ranking, and is always right."""
+    with np.load(runs["noisy"] / "labels.npz") as labels:
+        y, ny = labels["y"], labels["ny"]
+    right = {i: ("right" if y[i] == ny[i] else "wrong", y[i]) for i in range(len(y))}
+    out = analyze_paths.main([str(runs["noisy"]), "--out", "a", "--audit", "100"])
+    first = [int(row["idx"]) for row in rows(out / "suspects.csv")[:30]]
+    data = marks_of(out, "none.csv", ny, {})
+    assert len(data["audit"]) == 100 and not (out / "audit.csv").exists()
+    said = {i: right[i] for i in [*first, *map(int, data["audit"])]}
+    marks_of(out, "marks.csv", ny, said)
+    capsys.readouterr()
+    out = analyze_paths.main([str(runs["noisy"]), "--out", "a", "--audit", "100", "--marks", "marks.csv"])
+    found = Analysis(with_marks(runs["noisy"], "marks.csv"), num_cards=100).estimate
+    followed = [int(row["idx"]) for row in rows(out / "suspects.csv")]
+    wrong = (y != ny)[followed].sum()
+    assert found.wrong[0] <= wrong <= found.wrong[2] and found.depth >= 30
+    assert "100 of 100 cards looked at" in capsys.readouterr().out
+    assert f"{round(found.wrong[0]):,} to {round(found.wrong[2]):,}" in (out / "report.html").read_text()
+    by_depth = rows(out / "audit.csv")
+    assert [int(row["depth"]) for row in by_depth] == sorted({12, 30, 60, 120, 240, 600, found.depth})
+    assert float(by_depth[-1]["recall"]) == 1
+    # another audit than that of this ranking says nothing
+    lines = Path("marks.csv").read_text().splitlines()
+    Path("other.csv").write_text("\n".join([lines[0], *(line[: line.rindex(",")] + ",1" for line in lines[1:])]) + "\n")
+    analyze_paths.main([str(runs["noisy"]), "--out", "a", "--marks", "other.csv"])
+    assert not (workplace / "a" / "audit.csv").exists() and "another ranking" in capsys.readouterr().out
+
+
+def with_marks(run, marks):
+    recorded = open_run(run)
+    recorded.take_marks(marks)
+    return recorded
+
+
+def test_labels_of_the_test_split_are_ranked_by_the_runs_predictions(runs, workplace, tables_only, capsys):
+    out = analyze_paths.main([str(runs["noisy"]), "--split", "test", "--out", "a"])
+    assert "weaker" in (out / "summary.txt").read_text() and len(rows(out / "suspects.csv")) == 360
+    scores = np.array([float(row["score"]) for row in rows(out / "suspects.csv")])
+    accuracy = float(rows(runs["noisy"] / "metrics.csv")[-1]["test_acc"])
+    assert (scores < 0).mean() == pytest.approx(accuracy, abs=0.01)
+    given = load_digits().target  # whichever: the export has those of the page
+    page = (out / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    given = np.frombuffer(base64.b64decode(data["given"]), np.uint8)
+    marks_of(out, "marks.csv", given, {})
+    assert analyze_paths.main([str(runs["noisy"]), "--split", "test", "--out", "a", "--marks", "marks.csv"])
+    with pytest.raises(BadInput, match="--marks marks.csv"):
+        analyze_paths.main([str(runs["noisy"]), "--marks", "marks.csv"])
+    with pytest.raises(BadInput, match="--split valid"):
+        analyze_paths.main([str(runs["noisy"]), "--split", "valid"])
+
+
+@pytest.mark.parametrize("spec", ["texts.txt", "texts.csv:words", "texts.csv"])
+def test_texts_of_samples_are_on_the_page(loose, workplace, tables_only, spec):
+    n = len(np.load("labels.npy"))
+    Path("texts.txt").write_text("".join(f"words {i}\n" for i in range(n)))
+    Path("texts.csv").write_text("age,words\n" + "".join(f"{i},words {i}\n" for i in range(n)))
+    page = (analyze_paths.main([*loose, "--texts", spec]) / "report.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    expected = "words {0}" if spec != "texts.csv" else "age: {0}\nwords: words {0}"
+    assert data["text"] == [expected.format(i) for i in data["idx"]]
+    Path("texts.txt").write_text("one\n")
+    with pytest.raises(BadInput, match="--texts texts.txt: has 1 texts"):
+        analyze_paths.main([*loose, "--texts", "texts.txt"])
+    with pytest.raises(BadInput, match="--texts texts.csv: has no column"):
+        analyze_paths.main([*loose, "--texts", "texts.csv:no"])
+
+
+def test_loose_paths_with_clean_labels_are_judged_as_runs_are(loose, workplace, tables_only):
+    np.save("clean.npy", np.load("labels.npy"))
+    given = np.load("labels.npy").copy()
+    given[:3] = (given[:3] + 1) % 10
+    np.save("given.npy", given)
+    flags = [flag.replace("labels.npy", "given.npy") for flag in loose]
+    out = analyze_paths.main([*flags, "--clean_labels", "clean.npy"])
+    assert "true: 3;" in (out / "summary.txt").read_text()
+    assert "clean_label" in rows(out / "samples.csv")[0]
+
+
+def test_columns_in_another_order_than_the_labels_are_told(loose, workplace):
+    np.save("path.npy", np.roll(np.load("path.npy"), 2, axis=2))
+    Path("path.json").unlink(missing_ok=True)
+    with pytest.raises(BadInput, match="path.npy: .*chance"):
+        analyze_paths.main(loose)
+    assert not (workplace / "out").exists()
 
 
 def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, runs, workplace, tables_only):
@@ -332,18 +440,16 @@ def test_a_sidecar_that_lists_other_steps_is_named(loose, complete):
         analyze_paths.main(loose)
 
 
-def test_all_mistakes_come_at_once(runs, workplace):
-    flags = [str(runs["noisy"]), "--labels", "x.npy", "--idx", "1,99999", "--compare", "nowhere", "--out", "a/b"]
-    with pytest.raises(BadInput) as found:
-        analyze_paths.main(flags)
-    text = str(found.value)
-    for part in (
-        "--labels: a run's folder has its own",
-        "--idx 99999",
-        "--compare nowhere: there is no such folder",
-        "--out a/b: there is no folder",
+def test_flags_that_do_not_fit_a_run_are_named(runs, workplace):
+    for flags, part in (
+        (["--labels", "x.npy"], "--labels"),
+        (["--idx", "1,99999"], "--idx 99999"),
+        (["--compare", "nowhere"], "--compare nowhere"),
+        (["--out", "a/b"], "--out a/b"),
+        (["--split", "test", "--compare", str(runs["clean"])], "--split test"),
     ):
-        assert part in text
+        with pytest.raises(BadInput, match=part):
+            analyze_paths.main([str(runs["noisy"]), *flags])
     with pytest.raises(BadInput, match="--idx x: expected sample numbers"):
         analyze_paths.main([str(runs["noisy"]), "--idx", "x"])
     for path in (runs["noisy"].parent, runs["noisy"].parent / "run_nosy", runs["noisy"].parents[1]):

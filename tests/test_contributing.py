@@ -94,7 +94,7 @@ def test_the_example_of_an_observer_survives_a_stop_and_its_resuming(quick, work
     exec(code, names)
     train = Experiment.train
     watch = lambda run, state: [names["Entropy"]()]  # noqa: E731
-    monkeypatch.setattr(Experiment, "train", lambda *a, **more: train(*a, watch=watch, **more))
+    monkeypatch.setattr(Experiment, "train", lambda *a, **more: train(*a, **{**more, "watch": watch}))
     said = []
     main_gen_teacher.main(quick("--run_name", "whole"))
     whole, said = said, []

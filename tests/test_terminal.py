@@ -143,14 +143,6 @@ def test_a_terminal_of_few_letters_and_a_notebooks_backend_stop_nothing(quick, w
     assert (workplace / "results/Gen_teacher/smallcnngröße_日本/curves.png").is_file()
 
 
-def test_bytes_of_names_that_are_no_text_come_out_as_they_are(tmp_path):
-    code = "from common import errors; errors.run_script(lambda: print('a\\udcff', 'é'))"
-    for encoding, expected in (("utf-8", b"a\xff \xc3\xa9\n"), ("ascii", b"a\xff \\xe9\n")):
-        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
-        assert done.stdout == expected and done.returncode == 0
-
-
 def test_a_run_ends_with_what_came_out_the_next_command_and_its_folder(quick, workplace, capsys, monkeypatch):
     monkeypatch.setattr(run_folder, "plot_curves", lambda rows, path: None)
     main_gen_teacher.main(quick("--epochs", 2))

@@ -192,6 +192,8 @@ class Experiment:
     ) -> tuple[RunFolder, TrainingState]:
         """Train a fresh network on a p_tar object, or resume its training.
 
+        A target with a state_dict() is an observer, too.
+
         table: the new_table() to fill, where the target has to know it. temperature: of the predictions that it
         averages. path: of the run folder (the experiment's when not given). watch(run, state) -> more observers. log:
         gets a line of figures an epoch. label: for the progress bar. resolved: more for args.json.
@@ -206,6 +208,7 @@ class Experiment:
             state = self.new_state(table)
             state.observers = observers
             observers += [
+                *([target] if hasattr(target, "state_dict") else []),
                 *watch(run, state),
                 ProgressBar(state, len(self.train_loader), args.epochs, label),
                 EpochLog(state, args.epochs, log),

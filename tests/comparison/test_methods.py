@@ -14,12 +14,13 @@ from common import interruption
 from common.errors import Interrupted
 from common.files import read_json
 from comparison import methods
-from supervision.targets import METHODS, Method, one_hot, teach_types
+from supervision.targets import METHODS, Method, OwnAverage, one_hot, teach_types
 
 
 def test_the_published_methods_and_their_names():
-    assert methods.names() == ["OHT", "LS", "KD", "ESKD", "FilterKD", "ES-FilterKD"]
-    assert set(teach_types()) == {"net", "table", "onehot", "smooth", "true"}
+    assert methods.names(later=False) == ["OHT", "LS", "KD", "ESKD", "FilterKD", "ES-FilterKD"]
+    assert {name for name, m in teach_types().items() if not m.later} >= {"table", "onehot", "smooth", "true"}
+    assert teach_types()["net"].make is METHODS["KD"].make
     assert all(is_color_like(method.color) for method in METHODS.values())
     with pytest.raises(TypeError):  # now, not after hours of training
         Method(lambda given: None)
@@ -111,3 +112,41 @@ def test_a_run_taught_by_its_own_table_goes_on_where_it_was(quick, workplace, ma
         assert (whole / name).read_bytes() == (stopped / name).read_bytes()
     if script == "comparison":
         assert read_json(whole / "result.json")["row"] == read_json(stopped / "result.json")["row"]
+
+
+def test_later_methods_bring_what_teaches_them_and_remember_across_a_stop(quick, workplace, monkeypatch):
+    chosen = ("--methods", "KD-SE", "PLL", "SELC", "SAT", "TE", "PS-KD", "ELR")
+    whole = old_cifar_noisy.main(quick("--path", "whole", *chosen, "--epochs", 2))
+    trained = {folder.name for folder in (whole / "seed_10086").iterdir()}
+    assert trained == {"OHT", "SquaredError", *chosen[1:]}
+    after_forward, calls = OwnAverage.after_forward, []
+
+    def stop(self, *what):
+        after_forward(self, *what)
+        calls.append(self)
+        if len(calls) == 6:  # within SELC's second epoch, the first that it averages
+            interruption._noted = 15
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(OwnAverage, "after_forward", stop)
+        old_cifar_noisy.main(quick("--path", "stopped", *chosen, "--epochs", 2))
+    stopped = old_cifar_noisy.main(quick("--path", "stopped", *chosen, "--epochs", 2, "--resume"))
+    assert (whole / "results.csv").read_text() == (stopped / "results.csv").read_text()
+
+
+def test_students_may_start_from_other_weights_than_their_teachers(quick, workplace):
+    methods_flag = ("--methods", "KD", "LS", "--ny_ratio", 0.4, "--epochs", 1)
+    same, other = (old_cifar_noisy.main(quick("--path", s, "--start", s, *methods_flag)) for s in ("same", "other"))
+
+    def read(folder, method, file="metrics.csv"):
+        return (folder / "seed_10086" / method / file).read_text()
+
+    assert [read(same, m).rsplit(",", 2)[0] == read(other, m).rsplit(",", 2)[0] for m in ("OHT", "LS", "KD")] == [
+        1,
+        1,
+        0,
+    ]
+    labels = [np.load(run / "seed_10086" / "KD" / "labels.npz") for run in (same, other)]
+    assert all((labels[0][name] == labels[1][name]).all() for name in ("ny", "idx", "valid_idx"))
+    with open(other / "results.csv", newline="") as f:
+        assert {row["seed"] for row in csv.DictReader(f)} == {"10086"}

@@ -13,6 +13,7 @@ from common.errors import BadInput, RunFailure
 from data import corrected_folders
 from data.corrected_folders import OWN
 from data.datasets import open_dataset
+from utils import experiment_parser
 
 CLASSES = ["cat", "dog", "owl"]
 
@@ -330,8 +331,7 @@ def test_a_journal_that_leads_out_of_the_folder_is_not_followed(data):
 def test_the_corrected_folder_is_a_data_set_whose_rows_the_carried_marks_name(workplace, write_images):
     names = [f"{name}/{i}.png" for name in CLASSES for i in range(12)]
     write_images("data", {name: (8, 8, 3) for name in names})
-    args = apply_marks.make_parser().parse_args(["marks.csv"])
-    args.dataset, args.data_dir, args.image_size = "folder", "data", 8
+    args = experiment_parser("test").parse_args("--dataset folder --data_dir data --image_size 8".split())
     paths = open_dataset(args).train_paths  # a part: the rest is tested on, by a hash of the bytes
     assert 20 < len(paths) < 36
     said = {paths[0]: ("wrong", "owl"), paths[-1]: ("wrong", "dog"), paths[3]: ("drop", "")}

@@ -112,7 +112,7 @@ def test_teacher_student_path_and_evaluation_share_the_split(animals, workplace,
 BAD_SPLITS = {
     "nothing to test on": ((), ("--test_size", "1e-6"), "test set"),
     "a class all tested on": (("cow/0.png",), ("--test_size", "0.9"), "cow"),
-    "an empty class": (("cow/notes.txt",), (), "cow has no images"),
+    "an empty class": (("cow/notes.txt",), (), "cow: has no images"),
     "Training": (("Training/ant/0.png",), (), "Training/"),
     "test alone": (("test/ant/0.png",), (), "train/"),
     "dev alone": (("dev/ant/0.png",), (), "train/"),

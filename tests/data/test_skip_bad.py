@@ -122,8 +122,8 @@ def test_without_the_flag_a_streamed_image_is_named_when_it_is_decoded(folder, s
 @pytest.mark.parametrize(
     "flags, says",
     [
-        ("--train_size 38", "--train_size 38: the training set has 37 samples, and 3 that cannot be read"),
-        ("--batch_size 38", "larger than the 37 samples"),
+        ("--train_size 38", "--train_size 38: the training set has 37 samples that can be read"),
+        ("--batch_size 38", "--batch_size 38: .* 37 samples"),
     ],
 )
 def test_sizes_are_held_against_what_is_left(folder, flags, says):

@@ -103,3 +103,14 @@ def test_most_label_errors_are_found_and_counted():
     assert found["precision"] > 0.9 and found["recall"] > 0.9
     assert found["true_errors"] == 504
     assert abs(found["num_errors"] / found["true_errors"] - 1) < 0.1
+
+
+def test_label_errors_of_a_loop_a_trainer_and_a_folder_are_found_and_a_corrected_folder_teaches_better():
+    pytest.importorskip("transformers", reason="pip install -r requirements-dev.txt")
+    pytest.importorskip("accelerate", reason="pip install -r requirements-dev.txt")
+    found = results("label_errors")
+    for name in ("loop", "trainer"):
+        assert found[name] > 0.85 and found[f"{name}_suggestion"] > 0.85
+    assert found["found"] > 85  # of 100, among the first 120
+    before, after = found["accuracy"]
+    assert after > before

@@ -20,6 +20,7 @@ NAMES = [
     "ToyGaussian_Part1_noisylabel",
     "ToyGaussian_Part2_LearningDynamics",
     "ToyGaussian_Part3_NTK",
+    "label_errors",
 ]
 
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:work|tmp|root|home|Users|private|var)\b[^\s'\"]*")
@@ -36,7 +37,7 @@ def with_tag(notebook, tag):
     return notebook.cells[execute.cell_with(notebook, tag)]
 
 
-def test_there_are_these_four_notebooks():
+def test_there_are_these_notebooks():
     assert execute.names() == NAMES
 
 

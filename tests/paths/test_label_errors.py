@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from paths import label_errors, measures
-from paths.label_errors import all_scores, find_label_errors, reasons, telling_step
+from paths.label_errors import (
+    LessThanChance,
+    all_scores,
+    find_label_errors,
+    guess_errors,
+    reasons,
+    telling_step,
+)
 
 N, T, K, SHARE = 400, 40, 5, 0.2
 
@@ -150,18 +157,74 @@ def test_no_step_is_taken_before_the_filters_window_is_full(num_steps, step):
     assert telling_step(path, np.array([0, 0, 0]), 0.125) == step
 
 
-@pytest.mark.parametrize(
-    "right, wrong, found",
-    [
-        (-5, 3, 20),  # the usual case
-        (1, 5, 20),  # little is learned, and no label ahead: of all above 0 the worse ones
-        (-5, -1, 0),  # the worse ones are learned, too
-    ],
-)
-def test_errors_are_those_of_the_worse_group_that_lie_above_zero(right, wrong, found):
-    spread = np.linspace(-0.3, 0.3, 20)
-    score = np.concatenate([np.repeat(right + spread, 4), wrong + spread, [np.nan]])
-    assert label_errors.estimate_errors(score) == found
+def softmax(logits):
+    q = np.exp(logits - logits.max(-1, keepdims=True))
+    return (q / q.sum(-1, keepdims=True)).astype(np.float16)
+
+
+def learned(truth, num_classes, logit, growth=1, lasting=False, num_steps=20, seed=0):
+    """(N, T, K): the truth's logit grows to `logit` (N,), noise of .5 falls to .25."""
+    rng, time = np.random.default_rng(seed), np.linspace(0, 1, num_steps)[None, :, None]
+    logits = np.asarray(logit)[:, None, None] * time**growth * np.eye(num_classes)[truth][:, None]
+    return softmax(
+        logits + (0.5 - 0.25 * time) * rng.normal(size=(len(truth), 1 if lasting else num_steps, num_classes))
+    )
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+@pytest.mark.parametrize("lasting", [False, True])
+def test_of_labels_that_all_come_out_sure_no_thousands_are_said_to_be_wrong(growth, lasting):
+    """10,000 samples of 10 classes, the largest of 5,000 and the smallest of 5; noise of a step, or of a sample."""
+    truth = np.repeat(np.arange(10), [5000, 2500, 1250, 625, 320, 160, 80, 40, 20, 5])
+    low, best, high = guess_errors(learned(truth, 10, np.full(len(truth), 6.0), growth, lasting), truth)
+    assert low == 0 and best < 1000 and high <= 1000
+
+
+def test_a_rare_class_that_stays_unsure_lifts_no_count():
+    truth = np.repeat([0, 1], [9980, 20])
+    low, best, high = guess_errors(learned(truth, 2, np.where(truth == 0, 6.0, 0.0)), truth)
+    assert low == 0 and best <= 20 and high <= 1000
+
+
+def test_classes_without_samples_and_never_predicted_change_no_guess(run):
+    path, given, _ = run
+    more = np.concatenate([path, np.zeros((N, T, 3), np.float16)], 2)
+    assert guess_errors(more, given) == guess_errors(path, given)
+
+
+@pytest.mark.parametrize("reader", [find_label_errors, guess_errors])
+def test_swapped_columns_are_told(run, reader):
+    path, given, _ = run
+    with pytest.raises(LessThanChance, match="less|chance"):
+        reader(np.roll(path, 1, axis=2), given)
+
+
+@pytest.mark.parametrize("share", [0, 0.05, 0.2, 0.4])
+@pytest.mark.parametrize("fits", [True, False])
+def test_the_truth_lies_in_the_range_of_the_guess(fits, share):
+    path, given, truth = made_up(fits, share=share)
+    low, best, high = guess_errors(path, given)
+    assert low <= (given != truth).sum() <= high <= 4 * low + 0.1 * N
+    assert low <= best <= high and best == find_label_errors(path, given)[2]
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_the_guess_where_hard_samples_hide_the_wrong_labels_put_together_by_hand(fitted):
+    """Of 1,000 samples of two classes 300 are predicted to be the other, however sure; 240 of them surely."""
+    i = np.arange(1000)
+    hit, label = i % 10 >= 3, i % 2
+    p_top, own, end = np.where(i % 20 < 16, 0.9, 0.6), np.full(1000, 0.8), np.full(1000, 0.99 if fitted else 0.5)
+    score = np.random.default_rng(0).normal(size=1000)
+    margin = np.random.default_rng(1).permutation(np.linspace(0, 3, 1000))
+    low, best, high = label_errors._guess(
+        score, label, np.where(hit, label, 1 - label), p_top, own, margin, end, num_classes=2
+    )
+    sure = p_top > 0.8
+    confident = (sure & ~hit).sum()
+    scaled = sum(500 * (sure & ~hit & (label == k)).sum() / (sure & (label == k)).sum() for k in (0, 1))
+    expected = scaled - 180 if fitted else np.sqrt(confident * 300)
+    assert best == pytest.approx(expected, abs=15)
+    assert low == pytest.approx(0.6 * (best - 60), abs=1) and high == pytest.approx(4 * low + 100, abs=4)
 
 
 def test_rows_never_visited_have_no_score_and_change_nothing(run, monkeypatch):

@@ -184,7 +184,7 @@ def test_another_net_than_the_teachers_is_bad_input(taught):
 @pytest.mark.parametrize("teach_net, net", [("smallcnn", "resnet18"), (None, "smallcnn")])
 def test_a_bare_checkpoint_is_read_as_teach_net_or_net_with_one_warning(tmp_path, capsys, teach_net, net):
     torch.save(build_model("smallcnn", 10, 8, channels=1).state_dict(), tmp_path / "epoch_4.pt")
-    args, _ = student("--dataset", "digits", "--net", net)
+    args = student("--dataset", "digits", "--net", net)
     dataset = load_data(args).dataset
     model = Teacher(tmp_path, "net", "epoch_4").read_network(args, dataset, teach_net)
     assert type(model).__name__ == "SmallCNN"
@@ -194,7 +194,7 @@ def test_a_bare_checkpoint_is_read_as_teach_net_or_net_with_one_warning(tmp_path
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     torch.save(build_model("smallcnn", 10, 8, channels=1, width=2).state_dict(), tmp_path / "epoch_4.pt")
-    args, _ = student("--dataset", "digits", "--net", "smallcnn")
+    args = student("--dataset", "digits", "--net", "smallcnn")
     message = complaint(Teacher(tmp_path, "net", "epoch_4").read_network, args, load_data(args).dataset)
     assert "epoch_4.pt" in message and "another network" in message
 
@@ -207,7 +207,7 @@ def test_the_teachers_table_is_read(taught):
 
 def test_a_bare_table_is_accepted_with_one_warning(tmp_path, capsys):
     np.save(tmp_path / "epoch_4.npy", np.full((1437, 10), 0.1))
-    args, _ = student("--dataset", "digits")
+    args = student("--dataset", "digits")
     table = Teacher(tmp_path, "table", "epoch_4").read_table(load_data(args).dataset)
     assert table.visited.all()
     (warning,) = capsys.readouterr().err.splitlines()
@@ -217,7 +217,7 @@ def test_a_bare_table_is_accepted_with_one_warning(tmp_path, capsys):
 @pytest.mark.parametrize("shape", [(1437, 100), (50_000, 10)])
 def test_a_table_of_another_shape_is_refused_and_both_shapes_named(tmp_path, shape):
     np.save(tmp_path / "epoch_4.npy", np.full(shape, 1 / shape[1], np.float32))
-    args, _ = student("--dataset", "digits")
+    args = student("--dataset", "digits")
     message = complaint(Teacher(tmp_path, "table", "epoch_4").read_table, load_data(args).dataset)
     assert str(shape) in message and "(1437, 10)" in message
 

@@ -1,11 +1,11 @@
-"""The two losses by hand, and the gradient that every student's step is made of."""
+"""The losses by hand, and the gradient that every student's step is made of."""
 
 import math
 
 import pytest
 import torch
 
-from supervision.losses import cross_entropy, distillation_loss
+from supervision.losses import cross_entropy, distillation_loss, linear_loss, squared_error
 from supervision.targets import one_hot
 
 LOGITS = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])  # q = (1/2, 1/2) and (3/4, 1/4)
@@ -76,3 +76,17 @@ def test_both_losses_are_scalars_and_means_over_the_batch():
     for loss in (cross_entropy, lambda z, p: distillation_loss(z, p, 2.0)):
         assert loss(LOGITS, p_tar).shape == ()
         torch.testing.assert_close(loss(LOGITS.repeat(3, 1), p_tar.repeat(3, 1)), loss(LOGITS, p_tar))
+
+
+def test_squared_error_by_hand():
+    p_tar = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert squared_error(LOGITS, p_tar, 1.0).item() == pytest.approx((2 * 0.25 + 2 / 16) / 2)
+
+
+@pytest.mark.parametrize("tau", [1.0, 3.0])
+def test_the_linear_loss_steps_as_the_distillation_loss_and_takes_negative_entries(tau):
+    logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    p_tar = torch.softmax(torch.randn(4, 3, dtype=torch.float64), 1)
+    p_tar[0] = torch.tensor([-0.5, 0.25, 1.25])
+    (gradient,) = torch.autograd.grad(linear_loss(logits, p_tar, tau), logits)
+    torch.testing.assert_close(gradient, 2 * tau * (torch.softmax(logits.detach() / tau, 1) - p_tar) / 4)

@@ -1,18 +1,30 @@
 """The target distributions p_tar: each method's by hand, and temperature changes that know zeros."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from supervision.losses import linear_loss
 from supervision.targets import (
+    EarlyRegularised,
+    Given,
     OneHot,
+    OwnPast,
+    SelfAdaptive,
+    SelfCorrected,
     SmoothedLabel,
     TeacherNetwork,
     TeacherTable,
+    TemporalEnsemble,
+    TopTwo,
     TrueDistribution,
     one_hot,
     sharpen,
@@ -217,12 +229,95 @@ def test_the_true_distribution_is_looked_up_by_idx():
     assert torch.equal(p_tar, torch.tensor([[1.0, 0], [0.2, 0.8]]))
 
 
+# ---------------------------------------------------------------------------------------- of later papers
+
+GIVEN = Given(3, SimpleNamespace(epochs=10), num_samples=5)
+Q = torch.tensor([[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], [[0.2, 0.2, 0.6], [0.6, 0.2, 0.2]]])  # two visits, two samples
+ROWS, GIVEN_LABEL = torch.tensor([4, 1]), torch.tensor([1, 0])
+
+
+def visit(target, number, epoch=None):
+    """What the target says at a visit of both samples, which it then remembers."""
+    epoch = number if epoch is None else epoch
+    target.before_epoch(epoch, None)
+    p_tar = target(None, GIVEN_LABEL, ROWS, Q[number].log())
+    assert torch.equal(target(None, GIVEN_LABEL, ROWS, Q[number].log()), p_tar)  # asking changes nothing
+    target.after_forward(number, epoch, ROWS, Q[number].log())
+    return p_tar
+
+
+def test_selc_fades_the_label_into_its_own_average():
+    target, label = SelfCorrected(GIVEN, 0.9), one_hot(GIVEN_LABEL, 3)
+    torch.testing.assert_close(visit(target, 0), 0.9 * label + 0.1 * Q[0])
+    torch.testing.assert_close(visit(target, 1), 0.81 * label + 0.09 * Q[0] + 0.1 * Q[1])
+
+
+def test_selc_teaches_the_label_before_it_begins_and_remembers_nothing_of_it():
+    target, label = SelfCorrected(GIVEN, 0.9, begin=6), one_hot(GIVEN_LABEL, 3)
+    assert torch.equal(visit(target, 0, epoch=5), label)
+    torch.testing.assert_close(visit(target, 1, epoch=6), 0.9 * label + 0.1 * Q[1])
+
+
+def test_sat_weighs_a_sample_by_its_targets_largest_entry():
+    target, logits = SelfAdaptive(GIVEN, 0.9), Q[1].log().requires_grad_()
+    visit(target, 0)
+    t = 0.81 * one_hot(GIVEN_LABEL, 3) + 0.09 * Q[0] + 0.1 * Q[1]
+    w = t.amax(1)  # .857 and .879
+    by_hand = -(w * (t * logits.log_softmax(1)).sum(1)).sum() / w.sum()
+    loss = linear_loss(logits, target(None, GIVEN_LABEL, ROWS, logits.detach()), 1.0)
+    torch.testing.assert_close(loss, 2 * by_hand)
+
+
+def test_pskd_leans_more_on_the_prediction_of_the_epoch_before_from_epoch_to_epoch():
+    target, label = OwnPast(GIVEN, 0.8), one_hot(GIVEN_LABEL, 3)
+    assert torch.equal(visit(target, 0), label)
+    torch.testing.assert_close(visit(target, 1), (1 - 0.16) * label + 0.16 * Q[0])  # .8 * 2 of 10
+    target.before_epoch(9, None)
+    torch.testing.assert_close(target(None, GIVEN_LABEL, ROWS), 0.2 * label + 0.8 * Q[1])
+
+
+def test_elrs_target_has_its_losses_gradient():
+    target, logits = EarlyRegularised(GIVEN, 0.7, 3), Q[1].double().log().requires_grad_()
+    visit(target, 0)
+    t = 0.7 * 0.3 * Q[0] + 0.3 * Q[1]
+    loss = F.cross_entropy(logits, GIVEN_LABEL) + 3 * (1 - (t * logits.softmax(1)).sum(1)).log().mean()
+    (expected,) = torch.autograd.grad(2 * loss, logits)
+    (found,) = torch.autograd.grad(linear_loss(logits, target(None, GIVEN_LABEL, ROWS, logits.detach()), 1.0), logits)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_temporal_ensembling_has_its_losses_gradient():
+    target, logits = TemporalEnsemble(GIVEN, 0.6, most=30), Q[1].double().log().requires_grad_()
+    assert torch.equal(visit(target, 0), one_hot(GIVEN_LABEL, 3))
+    target.before_epoch(1, None)
+    w = 30 * math.exp(-5 * (1 - 1 / (10 * 80 / 300)) ** 2)
+    loss = F.cross_entropy(logits, GIVEN_LABEL) + w * (logits.softmax(1) - Q[0]).square().mean()  # .4 Q / (1 - .6)
+    (expected,) = torch.autograd.grad(2 * loss, logits)
+    (found,) = torch.autograd.grad(linear_loss(logits, target(None, GIVEN_LABEL, ROWS, logits.detach()), 1.0), logits)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_partial_labels_are_the_teachers_two_best():
+    p_tar = TopTwo(nn.Identity())(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), None, None)
+    assert torch.equal(p_tar, torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5]]))
+
+
+def test_what_a_target_remembers_can_be_saved():
+    target, other = SelfCorrected(GIVEN, 0.9), SelfCorrected(GIVEN, 0.9)
+    visit(target, 0)
+    other.load_state_dict(target.state_dict())
+    assert torch.equal(visit(other, 1), visit(target, 1))
+
+
 TARGETS = {
     "OHT": OneHot(3),
     "LS": SmoothedLabel(3, 0.1),
     "KD": TeacherNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 2.0),
     "FilterKD": TeacherTable(TABLE, 2.0),
     "GT": TrueDistribution(torch.full((5, 3), 1 / 3)),
+    "PLL": TopTwo(nn.Sequential(nn.Flatten(), nn.Linear(64, 3))),
+    "SELC": SelfCorrected(GIVEN, 0.9),
+    "PS-KD": OwnPast(GIVEN, 0.8),
 }
 
 

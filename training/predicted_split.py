@@ -1,0 +1,74 @@
+"""What a finished run's network predicts of its validation or test split, as a Recorded path of one step.
+
+For label errors in samples that were not trained on; their learning paths were never recorded.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+
+from common.errors import BadInput
+from common.files import check_intact
+from common.hardware import Hardware
+from common.untrusted import load_npz, valid_text
+from data.datasets import Split, fingerprint, open_dataset
+from data.images import FolderImages
+from data.loader import IndexedLoader
+from models import load_weights
+from paths.recorded import Recorded
+from runs.recorded_run import pictures_of
+from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
+from training.loop import predict
+from utils import EVAL_BATCH
+
+
+def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded:
+    """The Recorded path of `split`, valid or test, by the run's last weights. data_dir: where its data lies now.
+
+    Of a validation split that was taken from the training set idx is the row there. BadInput where a run has no
+    such split, or its data are not there.
+    """
+    folder, settings = Path(folder), read_args(folder)
+    resolved = settings["resolved"]
+    args = Namespace(**{**settings, "data_dir": data_dir or settings["data_dir"], "device": "auto", "amp": "off"})
+    dataset = open_dataset(args)
+    check_sizes(folder, resolved, dataset)
+    if dataset.needs_download or fingerprint(dataset.load().train.labels) != resolved["y_sha256"]:
+        raise BadInput(f"{folder}: the data it was trained on is not there; give --data_dir")
+    kept = load_npz(check_intact(folder / "labels.npz"), ["ny", "valid_idx"])
+    if split == "valid" and kept["valid_idx"].size:
+        samples, rows, came_from = Split(dataset.train.images, kept["ny"]), kept["valid_idx"], "train"
+    else:
+        samples, came_from = getattr(dataset, split), split
+        if samples is None or (split == "valid" and not settings["valid_size"]):
+            raise BadInput(f"--split valid: {folder} has no validation split; give test or train")
+        rows = samples.usable
+    if settings["train_on"] == "test":  # cifar10h_gen_path.py exchanged its splits
+        came_from = {"test": "train", "train": "test"}[came_from]
+    hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off", deterministic=False))
+    weights = max(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=folder / "best_acc")
+    model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", weights.stem))
+    hardware.place(model)
+    images, places = samples.place(rows, hardware.device)
+    labels = samples.labels[rows]
+    at = resolved["mean"], resolved["std"], hardware.device
+    loader = IndexedLoader(images, labels, labels, rows, EVAL_BATCH, *at, rows=places)
+    logits, _, _, idx = predict(model, hardware.forward_of(model), loader)
+    path = np.zeros((len(samples.labels), 1, resolved["num_classes"]), np.float32)
+    path[idx.cpu().numpy(), 0] = F.softmax(logits, 1).cpu().numpy()
+    in_folder = isinstance(samples.images, FolderImages)
+    names = samples.images.paths if in_folder else range(len(path))
+    return Recorded(
+        name=f"{valid_text(folder.resolve().name)}, {split} split",
+        path=path,
+        given=samples.labels,
+        class_names=[valid_text(str(name)) for name in resolved["class_names"]],
+        original=samples.labels,
+        # names of the split, also where there are no files: so marks.csv fits no other split
+        files=[f"{came_from}/{name}" for name in names] if not (in_folder and resolved.get("test_size")) else names,
+        files_in=samples.images.root.parent if in_folder else None,
+        images=pictures_of(samples.images),
+        step_name="prediction",
+    )
