@@ -236,10 +236,11 @@ class Marks:
         """The same Marks as they judge other given labels (N,), such as the corrected ones that a run was trained on.
 
         A label that was found right, or put in a wrong one's place, is right where it is the given one now;
-        any other is wrong there.
+        any other is wrong there. An audit is one of the ranking that it was drawn from, and ends with its labels.
         """
         mark = np.where(self.settled, np.where(given == self.label, "right", "wrong"), self.mark)
-        return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, self.audit)
+        audit = self.audit if (given == self.given).all() else np.full_like(self.audit, "")
+        return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, audit)
 
 
 class Outline(NamedTuple):
