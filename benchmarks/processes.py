@@ -33,7 +33,7 @@ def make_parser() -> CheckedParser:
     flag("--batch_size", type=count, default=128, help="samples an update, of all processes together")
     flag("--updates", type=count, default=4, help="in a turn")
     flag("--turns", type=count, default=7, help="of each kind, after one to warm up")
-    parser.set_defaults(device="auto", amp="off", compile="off", given=set(), dist_timeout=600)
+    parser.set_defaults(device="auto", amp="off", compile="off", deterministic=False, given=set(), dist_timeout=600)
     return parser
 
 

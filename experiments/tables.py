@@ -361,29 +361,28 @@ def epoch_shares(rows):
 
 
 def snapshots(rows):
-    """Neighbouring teachers: how much p_tar moves from epoch to epoch, how far it is off, how students spread."""
-    lines, spreads = [], {}
+    """Neighbouring teachers: how much p_tar moves from epoch to epoch, how far it is off, how their students jump."""
+    lines, jumps = [], {}
     for kind, title in (("net", "network"), ("table:0.05", "table (.05)")):
-        of = [row for row in rows if row["method"].startswith(f"{kind}:")]
-        change, distance = (list(means(of, name, "seed").values()) for name in ("change", "distance"))
-        line = [title, len(change), len({row["method"] for row in of})]
-        line += [mean_and_spread(change), mean_and_spread(distance)]
+        of = defaultdict(list)  # of each seed, in the order of the epochs
+        for row in rows:  # the first epoch has none before it, and stands for all that the run does not have
+            if row["method"].startswith(f"{kind}:") and float(row["change"]) > 0:
+                of[row["seed"]].append(row)
+        line = [title, len(of), " + ".join(str(len(found)) for found in of.values())]
+        for name in ("change", "distance"):
+            line.append(mean_and_spread([np.mean([float(row[name]) for row in found]) for found in of.values()]))
         for moment in ("last", "best"):
-            accuracy = defaultdict(list)
-            for row in of:
-                accuracy[row["seed"]].append(float(row[f"test_acc_{moment}"]))
-            spreads[kind, moment] = {seed: np.std(values, ddof=len(values) > 1) for seed, values in accuracy.items()}
-            line += [mean_and_spread([np.mean(v) for v in accuracy.values()])]
-            line += [mean_and_spread(list(spreads[kind, moment].values()))]
+            accuracy = {seed: [float(row[f"test_acc_{moment}"]) for row in found] for seed, found in of.items()}
+            jumps[kind, moment] = {seed: np.abs(np.diff(values)).mean() for seed, values in accuracy.items()}
+            line.append(mean_and_spread([np.mean(values) for values in accuracy.values()]))
+            line.append(mean_and_spread(list(jumps[kind, moment].values())))
         lines.append(line)
     head = ["teacher", "n", "neighbours", "change of p_tar an epoch", "distance to the truth"]
-    head += ["students' accuracy, last", "its deviation over neighbours"]
-    head += ["students' accuracy, best-validation", "its deviation over neighbours "]
-    less = minus(spreads["table:0.05", "last"], spreads["net", "last"])
-    return [
-        markdown(head, lines),
-        f"Deviation of the table's students less the network's, last epoch: {interval(less)}.",
-    ]
+    head += [f"students' accuracy, {name}" for name in ("last", "best-validation")]
+    head[6:6] = ["mean jump between neighbours"]
+    less = minus(jumps["table:0.05", "last"], jumps["net", "last"])
+    text = f"Mean jump of the table's students less that of the network's, last epoch: {interval(less)}."
+    return [markdown([*head, "mean jump between neighbours"], lines), text]
 
 
 # ------------------------------------------------------------------------------------------------- 10: start

@@ -166,7 +166,9 @@ def _guess(score, labels, top, p_top, own, margin, end, num_classes):
         low, best, high = 0.8 * count - 0.01 * n, count, 1.25 * count + 0.02 * n
     else:
         confident, scaled = _confident_others(labels, top, p_top, own, num_classes)
-        if end.mean() < FITTED:
+        if np.mean(~hit) < 0.05:  # so few that each of them may be wrong
+            best = np.sum(~hit)
+        elif end.mean() < FITTED:
             best = np.sqrt(confident * _lasting_disagreement(margin, hit))
         else:  # where most predictions were of other classes, little had been learned then
             best = scaled - 0.18 * n if hit.mean() > 0.5 else 0

@@ -26,6 +26,7 @@ MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the 
 PATH_SHARE = 0.7  # of the page's bytes; pictures have what is left
 ROW, QUALITY = 16, 88  # pictures in a line of their sheet; of JPEG
 SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first whose pictures fit
+MOST_TEXT = 240  # characters of a text sample
 MARKED = 0.25  # of the dots at most are there because somebody marked them
 KINDS = OTHER, EASY, HARD, WRONG = range(4)
 
@@ -39,6 +40,7 @@ def write_player(analysis, out):
     steps = evenly(recorded.path.shape[1], MOST_STEPS)
     rows, packed = _packed(recorded.path, wanted, steps)
     place = {row: i for i, row in enumerate(rows.tolist())}
+    texts = None if recorded.texts is None else [_text(recorded.texts[row]) for row in rows]
     truth = analysis.suggestion if recorded.clean is None else recorded.clean
     data = {
         "classNames": [str(name) for name in recorded.class_names],
@@ -48,6 +50,7 @@ def write_player(analysis, out):
         "given": recorded.given[rows].tolist(),
         "truth": truth[rows].tolist(),
         "known": recorded.clean is not None,
+        "text": texts,
         "kind": kinds[rows].tolist(),
         "mark": [str(mark) for mark in analysis.mark[rows]],
         "featured": {kind: [place[row] for row in found if row in place] for kind, found in featured.items()},
@@ -140,6 +143,12 @@ def _sheet(images, rows, most):
 
 def _picture(image):
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _text(text):
+    if isinstance(text, dict):
+        text = "; ".join(f"{name}: {value}" for name, value in text.items())
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
 
 
 def _note(analysis, rows, steps, sheet):

@@ -347,12 +347,11 @@
     pen.globalAlpha = 0.16;
     for (const i of everyone) if (!isLit(i)) stamp(sprites[lookOf(i)], i);
     for (const [look, samples] of Object.entries(groups)) {
-      pen.globalAlpha = 0.28;
+      pen.globalAlpha = look === "other" ? 0.25 : 0.35;
       pen.strokeStyle = ink[look];
-      pen.lineWidth = 1.3;
+      pen.lineWidth = 1 / dpr; // what is wider takes ten times as long to draw without a GPU
       pen.beginPath();
       for (const i of samples) {
-        if (look === "other" && stop === EVERYTHING) break; // too many lines to be seen, or drawn in time
         if (Math.abs(tail[2 * i] - xy[2 * i]) + Math.abs(tail[2 * i + 1] - xy[2 * i + 1]) < 4) continue;
         pen.moveTo(tail[2 * i], tail[2 * i + 1]);
         pen.lineTo(xy[2 * i], xy[2 * i + 1]);
@@ -531,6 +530,7 @@
         small.getContext("2d").drawImage(picture, ...at, ...size, 0, 0, ...size);
         parts.push(small);
       }
+      if (data.text) parts.push(element("q", "", data.text[i]));
       parts.push(element("strong", "", `label: ${classNames[given[i]]}`));
       if (truth[i] !== given[i]) parts.push(element("span", "", `${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`));
       parts.push(element("span", "now"), element("span", "quiet", `idx ${idx[i]}${data.mark[i] ? `, marked ${data.mark[i]}` : ""}`));

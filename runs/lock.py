@@ -14,7 +14,7 @@ class FolderLock:
     Raises BadInput when another process (or another lock of this one) holds the folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self.path = Path(path)
         self._handle = os.open(path, os.O_RDONLY)
         try:
@@ -29,7 +29,7 @@ class FolderLock:
             self._handle = None
 
 
-def check_unlocked(path):
+def check_unlocked(path: Path):
     """BadInput when a process is writing in a folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         FolderLock(path).release()

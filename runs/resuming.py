@@ -19,7 +19,7 @@ FREE = set(
 MOVABLE = {"teacher"}  # of "resolved": where it lies, not what it is
 
 
-def has_progress(folder):
+def has_progress(folder: Path) -> bool:
     """Whether a run's folder, or one of the runs in a comparison's, holds something to go on with.
 
     BadInput when it did and the file is lost: to start anew would replace what is left of that run.
@@ -71,7 +71,7 @@ def _contradiction(name, ours, folder, theirs):
     return f"--{name} {ours}: the run in {folder} has {theirs}; leave the flag out, or choose another name for the run"
 
 
-def check_resolved(folder, saved, now):
+def check_resolved(folder: Path, saved: dict, now: dict):
     """BadInput when data, labels or teacher are no longer those of the run: settings["resolved"] saved and now."""
     now = json.loads(json.dumps(now))
     for name in saved.keys() & now.keys() - MOVABLE:
@@ -83,7 +83,7 @@ def check_resolved(folder, saved, now):
             )
 
 
-def read_environment(folder):
+def read_environment(folder: Path) -> dict:
     """A run's environment.json. BadInput when it is damaged or lacks what decides how networks are run."""
     file = folder / "environment.json"
     found = read_json(check_intact(file))
@@ -92,6 +92,6 @@ def read_environment(folder):
     return found
 
 
-def read_last(file):
+def read_last(file: Path) -> dict:
     """The contents of last.pt. BadInput when it is damaged."""
     return load_pt(check_intact(file))

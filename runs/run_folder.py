@@ -70,7 +70,7 @@ RESOLVED = (
 )
 
 
-def check_free(path, args):
+def check_free(path: Path, args):
     """BadInput when the folder already holds something, unless it is a run and --overwrite or --resume is given."""
     if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
         check_unlocked(path)
@@ -122,7 +122,7 @@ class RunFolder:
         self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
         self._saved_at = time.monotonic()
 
-    def shared(self):
+    def shared(self) -> dict:
         """What an OnlookersFolder is made of."""
         return {name: value for name, value in vars(self).items() if name not in ("lock", "files")}
 
@@ -133,7 +133,7 @@ class RunFolder:
         self.lock.release()
 
     @classmethod
-    def open(cls, path, args, data, hardware, with_labels=True, **resolved):
+    def open(cls, path: Path, args, data, hardware, with_labels: bool = True, **resolved) -> "RunFolder":
         """Make the folder and write what is known before training; --overwrite replaces a run that is there.
 
         With --resume, where something is saved, the run there is kept: BadInput when data, labels or teacher are no
@@ -202,7 +202,7 @@ class RunFolder:
         with self.files.together() as open_file:  # which may be behind
             self._write_metrics(state, open_file)
 
-    def time_to_save(self):
+    def time_to_save(self) -> bool:
         """Whether --save_minutes have passed since the last time."""
         return time.monotonic() - self._saved_at >= self.save_seconds
 
@@ -268,7 +268,7 @@ class OnlookersFolder(RunFolder):
     def __exit__(self, *problem):
         pass
 
-    def time_to_save(self):
+    def time_to_save(self) -> bool:
         return False
 
     def _save_together(self, state, names=(), with_last=True):
@@ -319,7 +319,7 @@ def _clear(folder):
         shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
-def write_metrics(file, rows):
+def write_metrics(file, rows: list[dict]):
     """metrics.csv: a line an epoch; empty cells where there is nothing to report. file: open for writing."""
     writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
@@ -327,7 +327,7 @@ def write_metrics(file, rows):
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-def read_args(folder):
+def read_args(folder: Path) -> dict:
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
     came_later = {"skip_bad": False, "test_size": TEST_SIZE}
     args = {**came_later, **read_json(check_intact(Path(folder) / "args.json"))}
@@ -339,7 +339,7 @@ def read_args(folder):
     return args
 
 
-def check_sizes(name, resolved, dataset):
+def check_sizes(name: str, resolved: dict, dataset):
     """BadInput when a run's resolved settings (of its args.json) are of data of other sizes than `dataset`."""
     ours = {
         "num_samples": (dataset.num_train, "samples"),
@@ -357,7 +357,7 @@ def check_sizes(name, resolved, dataset):
         )
 
 
-def network_of(folder, settings=None):
+def network_of(folder: Path, settings: dict | None = None) -> torch.nn.Module:
     """The network that a run's args.json (read_args()) describes, on the CPU, ready for load_weights."""
     settings = settings or read_args(folder)
     sizes = [settings["resolved"][name] for name in ("num_classes", "image_size", "channels")]
@@ -370,7 +370,7 @@ def network_of(folder, settings=None):
         ) from None
 
 
-def checkpoint_path(folder, flag, name, ending=".pt"):
+def checkpoint_path(folder: Path, flag: str, name: str, ending: str = ".pt") -> Path:
     """folder/NAME.pt (or .npy); BadInput that lists what there is when that is missing."""
     path = Path(folder) / f"{name}{ending}"
     if not path.is_file() or name == "last":  # which is not for use, but to go on with
@@ -382,7 +382,7 @@ def checkpoint_path(folder, flag, name, ending=".pt"):
     return check_intact(path)
 
 
-def environment():
+def environment() -> dict:
     """Versions and the code's git commit, for environment.json."""
     try:
         where = Path(__file__).parent

@@ -1,7 +1,15 @@
 """What the tests of several rooms share: one thread, an empty working folder, a quick experiment and its settings."""
 
+import contextlib
+
 import pytest
 import torch
+
+with contextlib.suppress(ImportError):  # some tests do without it
+    from hypothesis import settings
+
+    settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
+    settings.load_profile("no clock")
 
 # A run on real digits that takes a tenth of a second. float32 on the CPU, whatever the machine offers.
 QUICK = (

@@ -11,6 +11,7 @@ import datetime
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZ
 _store = None  # what all ranks can write to and read from, even when one is lost
 
 
-def on_all_ranks(main):
+def on_all_ranks(main: Callable) -> Callable:
     """main, for run_script(): rank 0 alone prints, and when ranks fail, one says why; all end with its exit code."""
     if WORLD_SIZE == 1:
         return main
@@ -69,7 +70,7 @@ def _told_once(problem):
         silent = f"rank {', '.join(stuck)}" if stuck else silent
     return RunFailure(
         f"rank {RANK} of {WORLD_SIZE} waits in vain for {silent}, which has died or is stuck (torchrun's report names "
-        f"one that died); the same command with --resume goes on ({str(problem).splitlines()[0][:200]})"
+        "one that died); the same command with --resume goes on from what was saved"
     )
 
 
@@ -111,7 +112,7 @@ def check(args):
         raise BadInput("--sync_bn: torch synchronises BatchNorm on CUDA only; leave it out, or give --norm group")
 
 
-def advice(args):
+def advice(args) -> str:
     """On the learning rate, for which nothing is changed; Goyal et al. 2017, arXiv 1706.02677."""
     return (
         f"{WORLD_SIZE} processes share each batch of {args.batch_size}; --lr {args.lr:g} is used as given (for a batch "
@@ -125,7 +126,7 @@ def barrier():
         dist.all_reduce(torch.zeros(1))  # on the CPU: dist.barrier() would take the GPU
 
 
-def total(*counts):
+def total(*counts: int) -> Sequence[int]:
     """The sums of whole numbers over all ranks."""
     if WORLD_SIZE == 1:
         return counts
@@ -134,7 +135,7 @@ def total(*counts):
     return sums.tolist()
 
 
-def of_first(make, *given):
+def of_first(make: Callable, *given):
     """make(*given)'s result on rank 0, for all ranks: whatever depends on what is on disk, or on a clock."""
     if WORLD_SIZE == 1:
         return make(*given)
@@ -160,7 +161,7 @@ def first_alone():
         _store.set(done, "")
 
 
-def whole_batch(size, *shares):
+def whole_batch(size: int, *shares: torch.Tensor) -> Sequence[torch.Tensor]:
     """Of each tensor (n, ...), the rows of all ranks: (size, ...), as one process has them. Of a scalar, a mean over
     this rank's rows, the mean over all.
 
@@ -188,16 +189,16 @@ def _packed(rows):
     return rows.clone(memory_format=torch.contiguous_format)  # contiguous() leaves a single row any strides
 
 
-def parallel(model):
+def parallel(model: nn.Module) -> nn.Module | None:
     """The model, called so that backward passes average gradients over the ranks; None in one process."""
     return None if WORLD_SIZE == 1 else DistributedDataParallel(model)
 
 
-def with_sync_bn(model):
+def with_sync_bn(model: nn.Module) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def share_buffers(model):
+def share_buffers(model: nn.Module):
     """Give all ranks rank 0's buffers, such as BatchNorm's running statistics."""
     if WORLD_SIZE > 1:
         for work in [dist.broadcast(buffer, 0, async_op=True) for buffer in model.buffers()]:
@@ -210,7 +211,7 @@ def own_dropout():
         torch.manual_seed(int(torch.randint(2**62, ())) + RANK)
 
 
-def stop_if_asked(wanted=False):
+def stop_if_asked(wanted: bool = False) -> bool:
     """Interrupted on all ranks at once, where a signal came to any. Returns whether `wanted` is true on any."""
     if WORLD_SIZE == 1:
         interruption.stop_if_asked()

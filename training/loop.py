@@ -15,6 +15,7 @@ import contextlib
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -103,7 +104,7 @@ class EpochSoFar:
         return so_far
 
 
-def probabilities(logits, temperature=1.0):
+def probabilities(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """softmax(logits / temperature). At temperature 1 it is made once for a batch and kept with its logits: the table,
     the paths and the figures all want it."""
     if temperature != 1:
@@ -193,14 +194,14 @@ class TrainingState:
         return [name for name in ("model", "optimizer", "scaler", "loader", "table") if getattr(self, name) is not None]
 
 
-def make_optimizer(model, args):
+def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
     """SGD with momentum and weight decay, the published optimiser; one pass over the weights where torch can."""
     weights = list(model.parameters())
     fused = weights[0].device.type in ("cpu", "cuda")
     return torch.optim.SGD(weights, args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=fused)
 
 
-def learning_rate(epoch, args):
+def learning_rate(epoch: int, args) -> float:
     """The rate of an epoch: a closed form, so that there is no scheduler to save and nothing to step.
 
     cosine: from lr to 1e-5 over all epochs; multi: a tenth at each of epochs 80, 120, 160, 180. Over the
@@ -214,7 +215,16 @@ def learning_rate(epoch, args):
     return rate * min(1, (epoch + 1) / max(args.warmup, 1))
 
 
-def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=lambda: None, accumulate=1):
+def train_epoch(
+    state: TrainingState,
+    forward: Callable,
+    target: Callable,
+    loss: Callable,
+    lr: float,
+    observers=(),
+    between_updates: Callable = lambda: None,
+    accumulate: int = 1,
+) -> dict[str, float]:
     """One pass over the training set, or the rest of one that was stopped. Returns train_loss, train_acc_noisy,
     train_acc_clean, train_ece.
 
@@ -223,7 +233,13 @@ def train_epoch(state, forward, target, loss, lr, observers=(), between_updates=
     The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
     hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
-    so_far = begin_epoch(state, lr, observers)
+    state.model.train()
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    resumed = state.so_far is not None
+    new_to_it = [observer for observer in observers if not (resumed and hasattr(observer, "state_dict"))]
+    tell(new_to_it, "before_epoch", state.epoch, state.model)
+    so_far = state.so_far = state.so_far or EpochSoFar(state.loader.state_dict())
     for number, (x, y, ny, idx) in enumerate(so_far.timed(state.loader.batches(so_far.updates)), so_far.updates):
         tell(observers, "before_update", state.update, state.model)
         state.optimizer.zero_grad(set_to_none=True)
@@ -261,19 +277,6 @@ def backward(state, forward, target, loss, share, size, parts):
         return seen[0], values[0]
     mean = sum(value * len(logits) for value, logits in zip(values, seen, strict=True)) / len(share[0])
     return torch.cat(seen), mean
-
-
-def begin_epoch(state, lr, observers=()):
-    """Make ready for an epoch, or for the rest of the one in hand; returns its EpochSoFar."""
-    state.model.train()
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    resumed = state.so_far is not None
-    new_to_it = [observer for observer in observers if not (resumed and hasattr(observer, "state_dict"))]
-    tell(new_to_it, "before_epoch", state.epoch, state.model)
-    if not resumed:
-        state.so_far = EpochSoFar(state.loader.state_dict())
-    return state.so_far
 
 
 def end_update(state, value, logits, y, ny):
@@ -318,7 +321,7 @@ def _diverged(state):
 
 
 @torch.no_grad()
-def predict(model, forward, loader):
+def predict(model: torch.nn.Module, forward: Callable, loader) -> tuple[torch.Tensor, ...]:
     """(logits (n, K) float32, y, ny, idx), in eval mode, over one pass of a loader; the mode is restored.
 
     Each rank computes its share, and all have the result. Interrupted, within a run that was asked to stop.
@@ -335,13 +338,13 @@ def predict(model, forward, loader):
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
-def evaluate(model, forward, loader):
+def evaluate(model: torch.nn.Module, forward: Callable, loader) -> dict[str, float]:
     """metrics() of a model on a loader, against the labels it is given (ny; in a test set those are clean)."""
     logits, _, ny, _ = predict(model, forward, loader)
     return metrics(logits, ny)
 
 
-def metrics(logits, labels):
+def metrics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     """loss, acc, ece, nll and brier of logits (n, K) against labels (n,).
 
     loss is the mean cross-entropy, whatever the network was trained with (the published code's vloss), and so
@@ -363,7 +366,18 @@ def metrics(logits, labels):
     }
 
 
-def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, observers=()):
+def fit(
+    state: TrainingState,
+    run,
+    args,
+    hardware,
+    target: Callable,
+    valid,
+    test,
+    *,
+    loss: Callable = cross_entropy,
+    observers=(),
+) -> TrainingState:
     """Train from where the state is to args.epochs, evaluating, choosing and saving after every epoch.
 
     run: the RunFolder that keeps metrics, checkpoints and tables. valid: loader or None: then the test set
@@ -377,24 +391,18 @@ def fit(state, run, args, hardware, target, valid, test, *, loss=cross_entropy, 
             check_finite(state)
             run.save(state)
 
-    with noted_signals(), saved_when_stopped(state, run):
-        while state.epoch < args.epochs:
-            lr = learning_rate(state.epoch, args)
-            figures = train_epoch(state, in_training, target, loss, lr, observers, between_updates, args.accumulate)
-            end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test, observers)
+    with noted_signals():
+        try:
+            while state.epoch < args.epochs:
+                lr = learning_rate(state.epoch, args)
+                figures = train_epoch(state, in_training, target, loss, lr, observers, between_updates, args.accumulate)
+                end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test, observers)
+        except Interrupted as found:
+            check_finite(state)
+            run.save(state)
+            distributed.barrier()  # no rank ends before rank 0 has saved
+            raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
     return state
-
-
-@contextlib.contextmanager
-def saved_when_stopped(state, run):
-    """Save when the block is Interrupted, and say so."""
-    try:
-        yield
-    except Interrupted as found:
-        check_finite(state)
-        run.save(state)
-        distributed.barrier()  # no rank ends before rank 0 has saved
-        raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
 
 
 def end_epoch(state, run, args, forward, figures, valid, test, observers=()):

@@ -47,7 +47,7 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
         rows = samples.usable
     if settings["train_on"] == "test":  # cifar10h_gen_path.py exchanged its splits
         came_from = {"test": "train", "train": "test"}[came_from]
-    hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off"))
+    hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off", deterministic=False))
     weights = max(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=folder / "best_acc")
     model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", weights.stem))
     hardware.place(model)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import sweep
 from experiments import tables
 
 README = (tables.HERE.parent / "README.md").read_text(encoding="utf-8")
@@ -16,6 +17,13 @@ def test_the_tables_of_the_results_page_are_those_of_the_committed_rows():
     assert tables.written(PAGE) == PAGE
     on_page = set(re.findall(r"<!-- rows (\w+) -->", PAGE))
     assert on_page >= {file.stem for file in (tables.HERE / "raw").glob("*.csv")}
+
+
+@pytest.mark.parametrize("grid", sorted(tables.HERE.glob("*.toml")), ids=lambda file: file.stem)
+def test_rows_are_of_their_grids_runs_so_that_make_evidence_runs_what_is_missing(grid):
+    script, runs, *_ = sweep.read_grid(grid)
+    for row in sweep.read_rows(tables.HERE / "raw" / f"{grid.stem}.csv"):
+        assert row["command"] == sweep.command(script, runs[row["run"]])
 
 
 def test_the_pictures_of_the_results_page_are_there():

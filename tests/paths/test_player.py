@@ -317,6 +317,18 @@ def test_hovering_shows_picture_and_label_and_a_tap_keeps_them(opened):
     page.await_card(False)
 
 
+def test_a_text_sample_is_shown_as_text(opened):
+    texts = [f"<b>text {i}</b>" for i in range(119)] + [{"title": "long", "body": "word " * 100}]
+    page = opened("#stop=3", images=None, texts=texts)
+    page.press("n")
+    page.await_card()
+    idx = re.search(r"idx (\d+)", page.text("#card"))[1]
+    assert page.text("#card q").strip("“”") == f"<b>text {idx}</b>"
+    assert page.run('return JSON.parse(document.querySelector("#data").textContent).text').count(
+        "title: long; body: " + ("word " * 100)[: player.MOST_TEXT - 19] + "…"
+    )
+
+
 def test_three_classes_are_a_simplex_of_the_chosen_ones(opened):
     page = opened("#stop=3&step=11")
     assert not page.one("#corners").is_displayed()

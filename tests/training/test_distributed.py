@@ -19,6 +19,8 @@ from runs import run_folder
 from tests.training import ranks
 from training import distributed
 
+pytestmark = pytest.mark.long
+
 # 103 samples in batches of 25, 25, 25, 25 and 3: of the last, the fourth of four processes has none.
 DATA = "--dataset digits --train_size 115 --valid_size 12 --ny_ratio 0.2 --batch_size 25 --augment crop_flip --seed 3"
 FLAGS = f"{DATA} --net smallcnn --norm group --epochs 2 --lr 0.05 --device cpu --amp off"
