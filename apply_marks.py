@@ -10,13 +10,14 @@ Labels change where a person said so; samples marked drop are left out. Nobody's
 has no mark stays as it is. Prints the command that trains on the corrected data.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from common import errors, flags
 from common.errors import RunFailure
-from data.corrected_folders import OWN, folder_of, is_applied, move_in_place, plan_folder, undo, write_tree
+from data.corrected_folders import folder_of, is_applied, move_in_place, own_of, plan_folder, undo, write_tree
 from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections, write_once
 from runs.path_recording import path_flags
 from runs.run_folder import read_args
@@ -159,7 +160,7 @@ def main(argv=None) -> Path:
         if not is_new:
             print(f"{out}: these marks are applied there already; nothing was changed")
         if is_folder:
-            print(f"lists of the changes, and marks.csv for the next round: {out / OWN}")
+            print(f"lists of the changes, and marks.csv for the next round: {os.path.relpath(own_of(out))}")
         if command := next_command(args, settings, out):
             print(f"next: {command}")
         else:

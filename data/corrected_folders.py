@@ -1,8 +1,9 @@
 """An image folder with its labels corrected: a tree of copies or links, or images moved where they lie, and back.
 
 A sample is known by its file and its contents, never by its row: rows change when files move. What belongs to the
-corrections lies in the folder's own .corrections/, which no data set reads: a journal a correction made in place, the
-samples that it left out, lists of changes, and marks.csv for the next round.
+corrections lies where nothing takes it for data: in FOLDER/.corrections/ where classes lie in train/, else in
+FOLDER.corrections/ beside it. That is a journal a correction made in place, the samples that it left out, lists of
+changes, and marks.csv for the next round.
 """
 
 import filecmp
@@ -21,6 +22,12 @@ from data.corrections import Corrections, outline_of_marks, read_corrections
 from data.images import HIDDEN, find_images
 
 OWN = ".corrections"
+
+
+def own_of(root: Path) -> Path:
+    """The folder of what belongs to the corrections of an image folder."""
+    root = Path(root).resolve()
+    return root / OWN if (root / "train").is_dir() else root.with_name(root.name + OWN)
 
 
 @dataclass
@@ -89,6 +96,8 @@ def _files_of_marks(root, marks_file, images, folders, depth):
                 "marks were made on other data, or were applied already; give the data that they were made on"
             )
         files[idx], labels[idx] = path, number[parts[depth]]
+    if len(set(files)) < count:
+        raise BadInput(f"{marks_file}: names a file twice; export it anew")
     splits = {path.split("/")[0] for path in files} if depth else {""}
     if len(splits) > 1:
         raise BadInput(f"{marks_file}: speaks of several splits ({', '.join(sorted(splits))}); give marks of one")
@@ -150,8 +159,7 @@ def write_tree(plan, out, link=False):
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}; make it first")
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as partial:
-        tree = Path(partial, "tree")
-        (tree / OWN).mkdir(parents=True)
+        tree = Path(partial, out.name)
         for source, target in wanted:
             place = tree / target
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -161,17 +169,22 @@ def write_tree(plan, out, link=False):
                 place.symlink_to((plan.root / source).resolve())
             else:
                 shutil.copy2(plan.root / source, place)
-        _write_lists(plan, tree / OWN)
+        own = own_of(tree)
+        own.mkdir()
+        _write_lists(plan, own)
+        if own.name != OWN:  # beside it
+            beside = out.with_name(own.name)
+            if _journals(beside):
+                raise BadInput(f"{beside}: is there, and has journals of another {out}; move it away")
+            shutil.rmtree(beside, ignore_errors=True)  # what a stop between these two renames left
+            own.rename(beside)
         tree.rename(out)
     return True
 
 
 def _is_there(root, out, wanted):
-    if not (out / OWN).is_dir() or not all(
-        (out / to).is_file() and filecmp.cmp(root / a, out / to) for a, to in wanted
-    ):
-        return False
-    return set(find_images(out).paths) <= {to for _, to in wanted}
+    same = all((out / to).is_file() and filecmp.cmp(root / source, out / to) for source, to in wanted)
+    return same and own_of(out).is_dir() and set(find_images(out).paths) <= {to for _, to in wanted}
 
 
 def _write_lists(plan, folder, number=""):
@@ -186,23 +199,22 @@ def _write_lists(plan, folder, number=""):
 def is_applied(root, marks_file):
     """Whether these very marks were applied in place; where that was cut off, it is brought to its end."""
     digest = sha256_of(marks_file)
-    for journal in _journals(root):
+    for journal in _journals(own_of(root)):
         content = _read_journal(journal)
         if content["marks_sha256"] == digest:
             if content.get("undoing"):
                 raise BadInput(f"{journal}: is half undone; run --undo again, it says what is in its way")
-            _move(Path(root), content["moves"])
+            _move(Path(root), journal, content["moves"])
             return True
     return False
 
 
 def move_in_place(plan, marks_file):
     """Move the images to where they belong, all or none; the journal for undo() is written before the first moves."""
-    root, own = plan.root, plan.root / OWN
-    _check_can_move(root, plan.moves.values())
-    number = max((int(journal.stem) for journal in _journals(root)), default=0) + 1
-    moves = [(old, new or f"{OWN}/dropped{number}/{old}") for old, new in plan.moves.values()]
-    folders = {str(folder) for _, new in moves for folder in PurePosixPath(new).parents} - {".", OWN}
+    root, own, moves = plan.root, own_of(plan.root), list(plan.moves.values())
+    _check_can_move(root, own, moves)
+    number = max((int(journal.stem) for journal in _journals(own)), default=0) + 1
+    folders = {str(folder) for _, new in moves if new for folder in PurePosixPath(new).parents} - {"."}
     content = {
         "marks_sha256": sha256_of(marks_file),
         "moves": [{"from": old, "to": new, "sha256": sha256_of(root / old)} for old, new in moves],
@@ -210,20 +222,31 @@ def move_in_place(plan, marks_file):
     }
     own.mkdir(exist_ok=True)
     _write_lists(plan, own, number)
-    with whole_file(own / f"{number}.json", "w") as f:
+    journal = own / f"{number}.json"
+    with whole_file(journal, "w") as f:
         f.write(as_json(content))
     sync_folder(own)
     try:
-        _move(root, content["moves"])
+        _move(root, journal, content["moves"])
     except BaseException:
         undo(root)
         raise
 
 
-def _move(root, moves):
+def _places(root, journal, entry):
+    """(from, to) of a move; what is left out goes beside the journal."""
+    to = entry["to"]
+    return root / entry["from"], _dropped(journal) / entry["from"] if to is None else root / to
+
+
+def _dropped(journal):
+    return journal.with_name(f"dropped{journal.stem}")
+
+
+def _move(root, journal, moves):
     """Make the moves of a journal that are not made: those whose image is still what and where it was."""
     for entry in moves:
-        old, new = root / entry["from"], root / entry["to"]
+        old, new = _places(root, journal, entry)
         if not os.path.lexists(new) and os.path.lexists(old) and sha256_of(old) == entry["sha256"]:
             new.parent.mkdir(parents=True, exist_ok=True)
             os.rename(old, new)
@@ -235,12 +258,12 @@ def undo(root):
     An image is moved back where it still is what it was, and nothing new lies at its old place. The others stay where
     they are, and in the journal: a second undo() tries them again.
     """
-    root, journals, done, left = Path(root), _journals(root), 0, {}
+    root, journals, done, left = Path(root), _journals(own_of(root)), 0, {}
     if not journals:
         raise BadInput(f"--undo: no correction was made in place in {root}, or all are undone; nothing was changed")
     content = _read_journal(journals[-1])
     for i, entry in reversed([*enumerate(content["moves"])]):
-        old, new = root / entry["from"], root / entry["to"]
+        old, new = _places(root, journals[-1], entry)
         try:
             problem = _why_not_back(old, new, entry["sha256"])
             if problem is None and os.path.lexists(new):
@@ -275,23 +298,25 @@ def _why_not_back(old, new, sha256):
 def _forget(root, journal, made):
     """Remove a journal that is undone, its lists, and the folders that were made for it, where they are empty."""
     for name in ("changes", "marks"):
-        (root / OWN / f"{name}{journal.stem}.csv").unlink(missing_ok=True)
+        journal.with_name(f"{name}{journal.stem}.csv").unlink(missing_ok=True)
     journal.unlink()
-    for folder in [root / name for name in sorted(made, reverse=True)] + [root / OWN]:
+    dropped = _dropped(journal)
+    folders = [dropped, *dropped.rglob("*"), *(root / name for name in made)]
+    for folder in [*sorted(folders, key=lambda path: -len(path.parts)), journal.parent]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
-def _journals(root):
-    found = [path for path in (Path(root) / OWN).glob("*.json") if path.stem.isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem))
+def _journals(own):
+    return sorted((path for path in own.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
 def _read_journal(journal):
     """Its content. BadInput where it is damaged, or leads out of the folder."""
     content = read_json(journal)
     try:
-        places = [PurePosixPath(entry[end]) for entry in content["moves"] for end in ("from", "to")]
+        ends = [entry[end] for entry in content["moves"] for end in ("from", "to")]
+        places = [PurePosixPath(end) for end in ends if end is not None]
         places += [PurePosixPath(name) for name in content["made"]]
         fits = all(isinstance(entry["sha256"], str) for entry in content["moves"]) and "marks_sha256" in content
     except (KeyError, TypeError):
@@ -301,21 +326,16 @@ def _read_journal(journal):
     return content
 
 
-def _check_can_move(root, moves):
+def _check_can_move(root, own, moves):
     """BadInput that names links, which may lead elsewhere once moved, and folders that cannot be written to."""
     problems = []
     for old, new in moves:
         inside = [path for path in (root / old, *(root / old).parents) if root in path.parents]
-        problems += [
-            f"{path}: is a link; put the image or folder itself there, or give --out"
-            for path in inside
-            if path.is_symlink()
-        ]
-        target = next(path for path in (root / (new or OWN)).parents if path.is_dir())
-        problems += [
-            f"{folder}: is write-protected; mend its permissions, or give --out"
-            for folder in ((root / old).parent, target, root)
-            if not os.access(folder, os.W_OK | os.X_OK)
-        ]
+        links = filter(Path.is_symlink, inside)
+        problems += [f"{path}: is a link; put the image or folder itself there, or give --out" for path in links]
+        targets = [next(path for path in (root / new).parents if path.is_dir())] if new else []
+        for folder in [(root / old).parent, *targets, own if own.is_dir() else own.parent]:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                problems.append(f"{folder}: is write-protected; mend its permissions, or give --out")
     if problems:
         raise BadInput(*list(dict.fromkeys(problems))[:10])

@@ -7,11 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from torchvision.datasets import ImageFolder
 
 import apply_marks
 from common.errors import BadInput, RunFailure
 from data import corrected_folders
-from data.corrected_folders import OWN
+from data.corrected_folders import OWN, own_of
 from data.datasets import open_dataset
 from utils import experiment_parser
 
@@ -101,7 +102,9 @@ def test_a_corrected_copy_has_what_the_marks_say_and_nothing_else_changes(data, 
     assert contents(folder) == before
     assert "main_gen_path.py --dataset folder --data_dir new" in capsys.readouterr().out
 
-    changes = {row["file"]: (row["change"], row["new_name"], row["new_file"]) for row in rows(f"new/{OWN}/changes.csv")}
+    changes = {
+        row["file"]: (row["change"], row["new_name"], row["new_file"]) for row in rows(own_of("new") / "changes.csv")
+    }
     assert changes == {
         prefix + "cat/1.png": ("relabel", "dog", prefix + "dog/1_1.png"),
         prefix + "dog/1.png": ("relabel", "cat", prefix + "cat/1_1.png"),
@@ -127,8 +130,10 @@ def test_moved_in_place_and_back_to_the_byte(data, capsys):
     capsys.readouterr()
     apply_marks.main(flags)  # a second time
     assert contents(folder) == after and "nothing was changed" in capsys.readouterr().out
+    assert own_of(folder).is_dir()
+    assert ImageFolder(Path(folder, prefix)).classes == CLASSES  # others, too, take none of that for a class
     apply_marks.main(["--undo", "--data_dir", folder])
-    assert contents(folder) == before
+    assert contents(folder) == before and not own_of(folder).exists()
     with pytest.raises(BadInput, match="--undo"):
         apply_marks.main(["--undo", "--data_dir", folder])
 
@@ -138,7 +143,7 @@ def test_a_second_round_is_of_the_corrected_data_and_undone_first(data):
     before = contents(folder)
     apply_marks.main([marks, "--data_dir", folder, "--in_place"])
     between = contents(folder)
-    carried = rows(f"{folder}/{OWN}/marks1.csv")
+    carried = rows(own_of(folder) / "marks1.csv")
     there = sorted(
         path.removeprefix(prefix)
         for path in corrected(before, prefix)
@@ -177,7 +182,9 @@ def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_da
     said = {"owl/1.png": ("wrong", "owl"), "owl/2.png": ("right", "dog")}  # found to be as on disk; to be another
     marks = write_marks("noisy.csv", said, IMAGES, prefix, given=noisy)
     apply_marks.main([marks, "--data_dir", folder, "--out", "new"])
-    assert [(row["file"], row["new_name"]) for row in rows(f"new/{OWN}/changes.csv")] == [(f"{prefix}owl/2.png", "dog")]
+    assert [(row["file"], row["new_name"]) for row in rows(own_of("new") / "changes.csv")] == [
+        (f"{prefix}owl/2.png", "dog")
+    ]
 
 
 def test_names_that_clash_where_case_is_ignored_are_kept_apart(workplace):
@@ -323,7 +330,7 @@ def test_an_undo_goes_by_contents_goes_on_and_overwrites_nothing(data, capsys):
 def test_a_journal_that_leads_out_of_the_folder_is_not_followed(data):
     folder, marks, _ = data
     apply_marks.main([marks, "--data_dir", folder, "--in_place"])
-    journal = Path(folder, OWN, "1.json")
+    journal = own_of(folder) / "1.json"
     journal.write_text(journal.read_text().replace('"to": "', '"to": "../../'))
     told(["--undo", "--data_dir", folder], "no journal")
 
@@ -338,7 +345,7 @@ def test_the_corrected_folder_is_a_data_set_whose_rows_the_carried_marks_name(wo
     apply_marks.main([write_marks("marks.csv", said, paths), "--data_dir", "data", "--out", "new"])
     args.data_dir = "new"
     dataset = open_dataset(args)
-    carried = rows(f"new/{OWN}/marks.csv")
+    carried = rows(own_of("new") / "marks.csv")
     assert [row["file"] for row in carried] == dataset.train_paths
     assert [int(row["original_label"]) for row in carried] == dataset.train.labels.tolist()
     assert corrected_folders.is_applied("new", "marks.csv") is False
