@@ -23,34 +23,36 @@ from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, run_name
 
-FLAGS = {
-    "the target": {
-        "--teach_type": dict(default="net", help="what to train on", **flags.one_of(teach_types())),
-        "--teach_path": dict(
-            default="resnet18cifar100_cosine",
-            help="a run below results/Gen_teacher, or its folder; "
-            "its data settings are taken over (onehot, smooth, true: only when given)",
-        ),
-        "--teach_name": dict(default="best_acc", help="which of the teacher's checkpoints or tables"),
-        "--teach_net": dict(
-            help="the teacher's network, where its folder does not say (--net's when not given)",
-            **flags.one_of(NETS),
-        ),
-        "--tau": dict(type=flags.positive, default=1.0, help="temperature of teacher and student (net, table)"),
-        "--ls_eps": dict(type=flags.share, default=0.1, help="smooth: the mass spread over all classes"),
-        "--true_probs": dict(metavar="FILE", help="true: (N, K) .npy of distributions, row = idx"),
-        "--smoothing": dict(
-            type=flags.open_share,
-            default=0.05,
-            help="weight of the newest prediction in the table that the student keeps, so that it can teach in turn",
-        ),
-        "--table": tables.FLAG,
+
+def own_flags():
+    return {
+        "the target": {
+            "--teach_type": dict(default="net", help="what to train on", **flags.one_of(teach_types())),
+            "--teach_path": dict(
+                default="resnet18cifar100_cosine",
+                help="a run below results/Gen_teacher, or its folder; "
+                "its data settings are taken over (onehot, smooth, true: only when given)",
+            ),
+            "--teach_name": dict(default="best_acc", help="which of the teacher's checkpoints or tables"),
+            "--teach_net": dict(
+                help="the teacher's network, where its folder does not say (--net's when not given)",
+                **flags.one_of(NETS),
+            ),
+            "--tau": dict(type=flags.positive, default=1.0, help="temperature of teacher and student (net, table)"),
+            "--ls_eps": dict(type=flags.share, default=0.1, help="smooth: the mass spread over all classes"),
+            "--true_probs": dict(metavar="FILE", help="true: (N, K) .npy of distributions, row = idx"),
+            "--smoothing": dict(
+                type=flags.open_share,
+                default=0.05,
+                help="weight of the newest prediction in the student's own table, with which it can teach in turn",
+            ),
+            "--table": tables.FLAG,
+        }
     }
-}
 
 
 def make_parser():
-    return experiment_parser(__doc__, batch_size=256, proj_name=None).add_flags(FLAGS)
+    return experiment_parser(__doc__, batch_size=256, proj_name=None).add_flags(own_flags())
 
 
 def read_true_probs(args, dataset):

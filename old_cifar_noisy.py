@@ -24,38 +24,42 @@ from training import distributed
 from training.experiment import Experiment
 from utils import experiment_parser, noise_suffix
 
-FLAGS = {
-    "the comparison": {
-        "--noisy_level": dict(
-            help="the noise in tenths: --ny_ratio is a tenth of it", **flags.one_of(map(str, range(10)))
-        ),
-        "--methods": dict(
-            nargs="+",
-            default=methods.names(later=False),
-            help="which to run (the paper's); what has to teach one is added",
-            **flags.one_of(methods.names()),
-        ),
-        "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),
-        "--jobs": dict(type=flags.count, default=1, help="seeds at once, each in a process of its own"),
-        "--only_seed": dict(type=flags.whole, help="this seed of a run alone, as --jobs starts it"),
-        "--temp": dict(type=flags.positive, default=1.0, help="temperature of teachers, students and tables"),
-        "--smoothing": dict(type=flags.open_share, default=0.05, help="the table's weight of the newest prediction"),
-        "--table": tables.FLAG,
-        "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
-        "--start": dict(
-            default="same",
-            help="a taught student's weights and batches: those of its teacher (as published), or others",
-            **flags.one_of(["same", "other"]),
-        ),
-        "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
-    },
-    "the paths": record_flags("of OHT"),
-}
+
+def own_flags():
+    return {
+        "the comparison": {
+            "--noisy_level": dict(
+                help="the noise in tenths: --ny_ratio is a tenth of it", **flags.one_of(map(str, range(10)))
+            ),
+            "--methods": dict(
+                nargs="+",
+                default=methods.names(later=False),
+                help="which to run (the paper's); what has to teach one is added",
+                **flags.one_of(methods.names()),
+            ),
+            "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),
+            "--jobs": dict(type=flags.count, default=1, help="seeds at once, each in a process of its own"),
+            "--only_seed": dict(type=flags.whole, help="this seed of a run alone, as --jobs starts it"),
+            "--temp": dict(type=flags.positive, default=1.0, help="temperature of teachers, students and tables"),
+            "--smoothing": dict(
+                type=flags.open_share, default=0.05, help="weight of the newest prediction in the table"
+            ),
+            "--table": tables.FLAG,
+            "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
+            "--start": dict(
+                default="same",
+                help="a taught student's weights and batches: those of its teacher (as published), or others",
+                **flags.one_of(["same", "other"]),
+            ),
+            "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
+        },
+        "the paths": record_flags("of OHT"),
+    }
 
 
 def make_parser():
     parser = experiment_parser(__doc__, dataset="cifar100", epochs=100, batch_size=128, proj_name=None)
-    return parser.add_flags(FLAGS)
+    return parser.add_flags(own_flags())
 
 
 def settle(args):

@@ -25,10 +25,10 @@ def value(expected: str, convert: Callable, test: Callable = lambda v: True) -> 
 
 
 def one_of(names: Iterable[str]) -> dict:
-    """add_argument(..., **one_of(names)): one of some names."""
-    names = list(names)
+    """add_argument(..., **one_of(names)): one of some names. A dict may still grow: a registry."""
+    names = names if isinstance(names, dict) else list(names)
     return {
-        "type": value(f"expected one of {', '.join(names)}", str, names.__contains__),
+        "type": value(f"expected one of {', '.join(names)}", str, lambda v: v in names),
         "metavar": "{" + ",".join(names) + "}",
     }
 

@@ -196,7 +196,7 @@ class FolderImages:
         if self.backend in ("auto", "cache") and cached.path_of(self).exists():
             self.cache, self._bad = cached.open_or_make(self)
             return np.setdiff1d(rows, self._bad)
-        keep, bad = self.fits_in_memory(rows), {}
+        keep, bad = self.backend in ("auto", "memory") and self.fits_in_memory(rows), {}
         for some in np.array_split(rows, -(-len(rows) // chunk_size(self.shape))):
             bad |= self.try_to_decode(some, keep)[1]
         if len(bad) == len(rows):
@@ -279,7 +279,7 @@ def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     rows, at_once = np.arange(len(images)), chunk_size(images.shape)
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
-        if images.cache is None and images.fits_in_memory(rows):
+        if images.cache is None and images.backend in ("auto", "memory") and images.fits_in_memory(rows):
             images = images.into_memory(rows)
     count = total = square = 0
     for first in range(0, len(rows), at_once):

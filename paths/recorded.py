@@ -53,6 +53,8 @@ class Recorded:
         if marks is None:
             raise BadInput(f"--marks {file}: is no marks.csv; give the one that report.html exports")
         self.marks, self.original = marks.of(self.given), marks.original
+        if (marks.given != self.given).any():  # the audit was of the ranking of other labels
+            self.marks.audit = np.full_like(marks.audit, "")
 
     @property
     def wrong(self):

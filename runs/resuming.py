@@ -39,7 +39,7 @@ def _of_each_run(folder, name):
 
 
 def take_over(args, folder):
-    """Give args the settings of the run that --resume goes on with; BadInput for a flag that contradicts them.
+    """Give args the settings of the run that --resume goes on with; BadInput for all flags that contradict them.
 
     Returns the run's environment.json, or None where there is nothing to go on with: then it starts anew.
     """
@@ -50,19 +50,22 @@ def take_over(args, folder):
     if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
         check_unlocked(folder)
     saved, environment = read_json(check_intact(folder / "args.json")), read_environment(folder)
+    wrong = []
     for name, ours in list(vars(args).items()):
         if name not in saved or name in ("given", "resume", "overwrite", "check"):
             continue
         if name not in args.given:
             setattr(args, name, saved[name])
         elif name not in FREE and json.loads(json.dumps(ours)) != saved[name]:
-            raise BadInput(_contradiction(name, ours, folder, saved[name]))
+            wrong.append(_contradiction(name, ours, folder, saved[name]))
     grows = args.epochs > saved["epochs"] and saved["scheduler"] == "multi" and "seeds" not in saved
     if args.epochs != saved["epochs"] and not grows:
         why = (
             "; --scheduler multi alone can go on for longer, and no comparison" if args.epochs > saved["epochs"] else ""
         )
-        raise BadInput(_contradiction("epochs", args.epochs, folder, saved["epochs"]) + why)
+        wrong.append(_contradiction("epochs", args.epochs, folder, saved["epochs"]) + why)
+    if wrong:
+        raise BadInput(*wrong)
     args.given = args.given | set(saved.get("given", ()))
     return environment
 

@@ -329,7 +329,7 @@ def write_metrics(file, rows: list[dict]):
 
 def read_args(folder: Path) -> dict:
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
-    came_later = {"skip_bad": False, "test_size": TEST_SIZE}
+    came_later = {"skip_bad": False, "test_size": TEST_SIZE, "data_backend": "auto", "cache_dir": None}
     args = {**came_later, **read_json(check_intact(Path(folder) / "args.json"))}
     resolved = args.get("resolved")
     lacking = [name for name in NEEDED if name not in args]

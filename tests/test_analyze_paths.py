@@ -384,7 +384,7 @@ def test_a_recorder_that_was_fed_logits_later_on_is_found_out(loose, workplace):
         (lambda: np.save("path.npy", np.load("path.npy") * 2), "outside 0 .. 1"),
         (lambda: np.save("path.npy", np.load("path.npy")[..., :7]), "predictions of row 0 do not sum to 1"),
         (lambda: np.save("path.npy", np.load("path.npy")[0]), r"expected \(samples, steps, classes\)"),
-        (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "the path has 120 samples"),
+        (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "the path 120 samples"),
         (lambda: np.save("labels.npy", np.load("labels.npy") + 1), "has the label 10"),
         (lambda: np.save("images.npy", np.load("images.npy")[1:]), "has 119 images"),
         (lambda: np.save("images.npy", np.zeros((120, 3, 8, 8), np.uint8)), r"expected uint8 \(N, H, W\)"),

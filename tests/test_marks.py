@@ -132,9 +132,9 @@ def test_marks_of_a_run_keep_what_is_right_from_its_suspects(workplace, capsys):
     flags = [*QUICK, "--dataset", "digits", "--train_size", "300", "--epochs", "5", "--ny_ratio", "0.3"]
     run = main_gen_path.main([*flags, "--run_name", "noisy"])
     out = analyze_paths.main([str(run)])
-    before, (data, _, given) = rows(out / "suspects.csv"), page_of(out)
+    before, (_, _, given) = rows(out / "suspects.csv"), page_of(out)
     count = sum(int(row["suspect"]) for row in before)
-    first, second, third = data["idx"][:3]
+    first, second, third = (int(row["idx"]) for row in before[:3])
     better = int((given[third] + 1) % 10)
     export(out, {first: ("right", 0), second: ("right", 0), third: ("wrong", better)}, "marks.csv")
     out = analyze_paths.main([str(run), "--marks", "marks.csv"])

@@ -59,14 +59,16 @@ def test_flags_that_are_not_given_are_the_runs(place, quick):
     assert read_args(place / "results/Gen_teacher/smallcnndigits_cosine_n0.3")["lr"] == 0.07
 
 
-def test_all_flags_that_contradict_the_run_are_named_at_once(place, quick):
+@pytest.mark.parametrize(
+    "flags, named",
+    [(("--lr", 0.2), "--lr 0.2.* 0.07"), (("--seed", 3), "--seed 3"), (("--epochs", 5), "--epochs 5")]
+    + [(("--augment", "none"), "--augment none")],
+)
+def test_a_flag_that_contradicts_the_run_is_named(place, quick, flags, named):
     before = listing(place)
-    with pytest.raises(BadInput) as found:
-        main_gen_teacher.main(quick(*TEACHER, "--lr", 0.2, "--seed", 3, "--epochs", 5, "--augment", "none", "--resume"))
-    said = "\n".join(found.value.messages)
-    for words in ("--lr 0.2", "has 0.07", "--seed 3", "--epochs 5", "--augment none"):
-        assert words in said
-    assert "--batch_size" not in said and listing(place) == before
+    with pytest.raises(BadInput, match=named) as found:
+        main_gen_teacher.main(quick(*TEACHER, *flags, "--resume"))
+    assert "--batch_size" not in str(found.value) and listing(place) == before
 
 
 def test_resume_and_overwrite_together_are_a_mistake(place, quick):
@@ -94,9 +96,6 @@ def test_a_run_that_lost_its_last_pt_is_not_replaced(workplace, quick):
 @pytest.mark.parametrize(
     "name, key, odd",
     [
-        ("args.json", "lr", "fast"),
-        ("args.json", "save_epochs", [1, "x"]),
-        ("args.json", "pretrained", 1),
         ("environment.json", "threads", None),
     ],
 )
