@@ -27,7 +27,7 @@ from paths.label_errors import LessThanChance
 from paths.loose_files import open_files, read_texts
 from paths.player import write_player
 from runs.recorded_run import PATHS, open_run
-from runs.run_folder import RESULTS, read_args
+from runs.run_folder import RESULTS, command_again, read_args
 from training.predicted_split import open_split
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
@@ -157,26 +157,17 @@ def next_steps(args, argv) -> list[tuple[str, str]]:
     if Path(args.path).is_dir():
         settings = read_args(args.path)
         data = args.data_dir or settings["data_dir"]
-        if data:
-            corrected = f"{str(data).rstrip('/')}_corrected"
-            apply = ["apply_marks.py", "marks.csv", "--data_dir", data, "--out", corrected]
+        if settings["dataset"] in ("folder", "tinyimagenet", "npz"):
+            place, is_file = Path(data) if Path(data).name else Path(data).resolve(), settings["dataset"] == "npz"
+            corrected = place.with_name(f"{place.stem}_corrected.npz" if is_file else f"{place.name}_corrected")
+            split = ["--split", args.split] if is_file and args.split != "train" else []
+            apply = ["apply_marks.py", "marks.csv", "--run", args.path, "--data_dir", data, "--out", corrected, *split]
             steps.append(("The corrected data, as a copy:", apply))
         if args.split == "train":
-            steps.append(("Or train on the corrected labels at once:", _again(settings, data)))
+            name = f"{settings['run_name'] or settings['dataset']}_corrected"
+            again = command_again(settings, data_dir=data, ny_file="marks.csv", run_name=name)
+            steps.append(("Or train on the corrected labels at once:", again))
     return [(what, shlex.join(["python", *map(str, command)])) for what, command in steps]
-
-
-def _again(settings, data):
-    """The run's own command, with marks.csv for its labels."""
-    skip = {"ny_ratio", "ny_kind", "ny_file", "run_name", "overwrite", "resume", "wandb", "data_dir", "check"}
-    given = [name for name in settings["given"] if name not in skip]
-    values = {name: settings[name] for name in given} | ({"data_dir": data} if data else {})
-    values |= {"ny_file": "marks.csv", "run_name": f"{settings['run_name'] or settings['dataset']}_corrected"}
-    command = [settings["script"] or "main_gen_path.py"]
-    for name, value in values.items():
-        many = value if isinstance(value, list) else [value]
-        command += [f"--{name}"] if value is True else [f"--{name}", *many]
-    return command
 
 
 def write_all(analysis, other, args, out, at, steps):

@@ -19,15 +19,7 @@ from common import errors, flags
 from common.errors import RunFailure
 from data.corrected_folders import folder_of, is_applied, move_in_place, own_of, plan_folder, undo, write_tree
 from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections, write_once
-from runs.path_recording import path_flags
-from runs.run_folder import read_args
-from utils import experiment_parser
-
-# of a run's flags, those that the next run has otherwise
-NOT_REPEATED = set("dataset data_dir run_name path resume overwrite check ny_file ny_ratio ny_kind noisy_level".split())
-
-# that record paths; what another script recorded, the first goes on with
-SCRIPTS = ("main_gen_path.py", "main_gen_teacher.py")
+from runs.run_folder import command_again, read_args
 
 
 def make_parser():
@@ -110,28 +102,17 @@ def correct_file(args):
 
 
 def next_command(args, settings, out):
-    """What trains on the corrected data: the flags of --run, but for data, noise and name."""
-    script, given = settings.get("script"), set(settings.get("given", []))
-    if script not in SCRIPTS:
-        script = SCRIPTS[0]
-        given &= {action.dest for action in experiment_parser("").add_flags({"": path_flags(1, "")})._actions}
-    words = [script]
-    for name in sorted(given - NOT_REPEATED):
-        value = settings[name]
-        if value not in (None, False):
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
+    """What trains on the corrected data: the command of --run, but for data and name. None: nothing here can."""
     dataset = settings.get("dataset")
     if out.is_dir() or out.suffix == ".npz":
         kind = "npz" if out.is_file() else "tinyimagenet" if dataset == "tinyimagenet" else "folder"
-        words += ["--dataset", kind, "--data_dir", str(out)]
+        data = {"dataset": kind, "data_dir": out}
     elif dataset:  # one that is not on disk as it is, such as CIFAR-10: the marks themselves are labels
-        data_dir = ["--data_dir", settings["data_dir"]] if settings["data_dir"] else []
-        words += ["--dataset", dataset, *data_dir, "--ny_file", args.marks]
+        data = {"dataset": dataset, "data_dir": settings["data_dir"], "ny_file": args.marks}
     else:
         return None
-    words += ["--run_name", f"{settings.get('run_name') or dataset or kind}_corrected"]
-    return " ".join(["python", *map(quote, words)])
+    name = f"{settings.get('run_name') or data['dataset']}_corrected"
+    return " ".join(map(quote, ["python", *command_again(settings, **data, run_name=name)]))
 
 
 def take_back(args):

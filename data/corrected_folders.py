@@ -49,7 +49,7 @@ class Plan:
         return {i: self.moves.get(i, (None, self.corrections.files[i]))[1] for i in kept}
 
 
-def folder_of(data_dir):
+def folder_of(data_dir: str | Path) -> Path:
     """The folder that holds train/, or the classes. BadInput where there is none."""
     root = Path(data_dir)
     if not root.is_dir():
@@ -58,7 +58,7 @@ def folder_of(data_dir):
     return below if not (root / "train").is_dir() and (below / "train").is_dir() else root
 
 
-def plan_folder(root, marks_file):
+def plan_folder(root: Path, marks_file: str) -> Plan:
     """The Plan of an image folder. BadInput where marks and folder do not agree, or a class would be left empty."""
     images, _, notes = find_images(root)
     depth = 1 if (root / "train").is_dir() else 0  # of the classes' folders
@@ -144,7 +144,7 @@ def _others(root, images):
 # ------------------------------------------------------------------------------------------------- another tree
 
 
-def write_tree(plan, out, link=False):
+def write_tree(plan: Plan, out: str | Path, link: bool = False) -> bool:
     """Write the corrected tree to the folder out, of copies, or with link of symbolic links. Returns whether it did:
     not where it is there already. Whole or not at all."""
     out = Path(out)
@@ -196,7 +196,7 @@ def _write_lists(plan, folder, number=""):
 # ------------------------------------------------------------------------------------------------------ in place
 
 
-def is_applied(root, marks_file):
+def is_applied(root: Path, marks_file: str) -> bool:
     """Whether these very marks were applied in place; where that was cut off, it is brought to its end."""
     digest = sha256_of(marks_file)
     for journal in _journals(own_of(root)):
@@ -209,7 +209,7 @@ def is_applied(root, marks_file):
     return False
 
 
-def move_in_place(plan, marks_file):
+def move_in_place(plan: Plan, marks_file: str) -> None:
     """Move the images to where they belong, all or none; the journal for undo() is written before the first moves."""
     root, own, moves = plan.root, own_of(plan.root), list(plan.moves.values())
     _check_can_move(root, own, moves)
@@ -252,13 +252,13 @@ def _move(root, journal, moves):
             os.rename(old, new)
 
 
-def undo(root):
+def undo(root: Path) -> tuple[int, list[str]]:
     """Take back the last correction made in place. Returns (images moved back, what could not be, in words).
 
     An image is moved back where it still is what it was, and nothing new lies at its old place. The others stay where
     they are, and in the journal: a second undo() tries them again.
     """
-    root, journals, done, left = Path(root), _journals(own_of(root)), 0, {}
+    journals, done, left = _journals(own_of(root)), 0, {}
     if not journals:
         raise BadInput(f"--undo: no correction was made in place in {root}, or all are undone; nothing was changed")
     content = _read_journal(journals[-1])

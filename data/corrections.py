@@ -9,6 +9,7 @@ import filecmp
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,9 @@ class Corrections:
                 writer.writerow([idx, file, label, label, label, as_cell(self.names[label]), mark, ""])
 
 
-def read_corrections(marks_file, names=None, files=None, original=None):
+def read_corrections(
+    marks_file: str, names: list[str] | None = None, files: list[str] | None = None, original: np.ndarray | None = None
+) -> Corrections:
     """The Corrections of a marks.csv. BadInput where it does not belong to the data: class names, files and original
     labels, by row, as far as they are known."""
     outline = outline_of_marks(marks_file)
@@ -97,7 +100,7 @@ def read_corrections(marks_file, names=None, files=None, original=None):
     return Corrections(marks, names, files)
 
 
-def write_once(out, write):
+def write_once(out: Path, write: Callable) -> tuple[object, bool]:
     """write(path) a file, and move it to out. Returns what write() does, and whether out is new: not where it is there
     already as it would be. BadInput where it is something else."""
     out = Path(out)
@@ -117,7 +120,7 @@ def write_once(out, write):
 # ------------------------------------------------------------------------------------------- label files
 
 
-def correct_npz(source, out, marks_file, split="train"):
+def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -> Corrections:
     """Write the .npz data set anew, its labels corrected, samples that are left out gone. Returns the Corrections."""
     arrays = load_npz(source, lambda names: names, f"--data_dir {source}: not readable as .npz")
     prefix = f"{SPLITS[split]}_"
@@ -136,7 +139,7 @@ def correct_npz(source, out, marks_file, split="train"):
     return found
 
 
-def correct_npy(source, out, marks_file):
+def correct_npy(source: str, out: Path, marks_file: str) -> Corrections:
     """Write an (N,) array of labels anew; what is left out is labelled LEFT_OUT, so that rows stay where they are."""
     labels = load_npy(source, f"--data_dir {source}: not a readable .npy array")
     found = read_corrections(marks_file, original=_as_numbers(labels, f"--data_dir {source}"))
@@ -148,7 +151,7 @@ def correct_npy(source, out, marks_file):
     return found
 
 
-def correct_csv(source, out, marks_file, column):
+def correct_csv(source: str, out: Path, marks_file: str, column: str) -> Corrections:
     """Write a CSV file anew: row idx of the marks is its line idx after the header. Other columns stay as they are."""
     what = f"--data_dir {source}"
     content = Path(source).read_bytes()

@@ -339,6 +339,18 @@ def read_args(folder: Path) -> dict:
     return args
 
 
+def command_again(settings: dict, **changes) -> list[str]:
+    """The command of a run (its read_args(), or {}) as words, script first, with some flags changed; without those of
+    its labels, name and where it was tracked."""
+    other = "ny_ratio ny_kind ny_file noisy_level run_name path overwrite resume wandb data_dir check".split()
+    values = {name: settings[name] for name in settings.get("given", []) if name not in other} | changes
+    words = [settings.get("script") or "main_gen_path.py"]
+    for name, value in values.items():
+        if value is not None and value is not False:
+            words += [f"--{name}", *map(str, [] if value is True else value if isinstance(value, list) else [value])]
+    return words
+
+
 def check_sizes(name: str, resolved: dict, dataset):
     """BadInput when a run's resolved settings (of its args.json) are of data of other sizes than `dataset`."""
     ours = {

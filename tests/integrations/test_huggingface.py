@@ -114,7 +114,7 @@ def test_gradient_accumulation_records_each_part_of_a_batch(plain_loop, observer
         ({}, {"gradient_accumulation_steps": 3, "remove_unused_columns": False}),
         ({}, {"label_smoothing_factor": 0.2, "gradient_accumulation_steps": 3}),
         ({}, {"compute_loss_func": mean_loss, "gradient_accumulation_steps": 3}),
-        ({}, {"torch_compile": True, "torch_compile_backend": "eager"}),
+        pytest.param({}, {"torch_compile": True, "torch_compile_backend": "eager"}, marks=pytest.mark.long),
         ({}, {"train_sampling_strategy": "group_by_length", "bf16": True}),
     ],
     ids=lambda v: "-".join(v) or "plain",
