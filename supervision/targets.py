@@ -302,7 +302,8 @@ METHODS = {
     # the published name of its log
     "ES-FilterKD": Method(_of_table, "#D55E00", "table", "best", teach_type="table", log_name="Filter"),
     "GT": Method(lambda given: TrueDistribution(given.teacher), "#009E73", "truth", teach_type="true"),
-    # Constants are their papers', but TE's 30, that of common reimplementations. Epochs of a schedule of theirs are taken as shares of ours.
+    # Constants are their papers', but TE's 30, that of common reimplementations. Where a paper names an epoch of its
+    # schedule, the same share of ours.
     "SELC": Method(lambda given: SelfCorrected(given, 0.9, begin=_share(given, 60, 200)), "#332288", later=True),
     "SAT": Method(
         lambda given: SelfAdaptive(given, 0.9, begin=_share(given, 60, 200)), "#AA4499", loss=linear_loss, later=True
