@@ -114,7 +114,7 @@ def test_without_the_flag_the_bad_ones_are_counted_and_five_named(folder):
 def test_without_the_flag_a_streamed_image_is_named_when_it_is_decoded(folder, streamed, monkeypatch):
     spoil(folder, ["train/cat/03.png"])
     monkeypatch.setattr("data.datasets.mean_and_std", lambda images: ((0.5,) * 3, (0.5,) * 3))
-    train, _, _ = get_loaders(args_of(folder))
+    train, _, _ = get_loaders(args_of(folder, "--data_backend files"))
     with pytest.raises(RunFailure, match="train/cat/03.png"):
         rows_of(train)
 

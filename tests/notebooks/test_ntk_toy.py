@@ -112,9 +112,8 @@ def test_kept_updates_explain_themselves():
     """The weights after a kept update are those before it, moved by its batch's gradient, momentum and decay."""
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (10, 2, 2, 1), dtype=torch.uint8), torch.arange(10) % 3
-    loader = IndexedLoader(
-        images, labels, labels, torch.arange(10), 4, (0.5,), (0.5,), "cpu", order=torch.Generator().manual_seed(1)
-    )
+    draws = {"order": torch.Generator().manual_seed(1), "augmentation": torch.Generator()}
+    loader = IndexedLoader(images, labels, labels, torch.arange(10), 4, (0.5,), (0.5,), "cpu", **draws)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), loader)
