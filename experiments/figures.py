@@ -57,7 +57,7 @@ def draw_paths(rows, path):
             axis.fill_between(range(values.shape[1]), values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
         axis.set(xlabel="epoch", title=name)
     axes[0, 0].set_ylabel("share of mislabelled samples")
-    axes[0, 0].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.92))
+    axes[0, 0].legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     save(fig, path)
 
 

@@ -471,7 +471,7 @@ def archive(draw, folder):
                 lambda: pack.writestr("C:\\x", "x"),
             ]
         )()
-    return *USES["tiny.zip"], True
+    return *USES["tiny.zip"], False  # zipfile unpacks such a member inside the folder, a link as a file
 
 
 # ---------------------------------------------------------------------------------------- malformed run folders
