@@ -70,8 +70,6 @@ def settle(args):
                 f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
             )
         args.ny_ratio = int(args.noisy_level) / 10
-    if args.jobs > 1 and distributed.WORLD_SIZE > 1:
-        raise errors.BadInput(f"--jobs {args.jobs}: starts processes itself; leave it out under torchrun")
     if args.resume and not (args.path or args.run_name):
         raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
