@@ -124,7 +124,7 @@ def train_seed(experiment, seed, folder):
     """Yield (row of results.csv, test accuracies by epoch, whether it had been done before) of each method."""
     of_seed = experiment if seed == experiment.args.seed else experiment.with_seed(seed).start()
     for method in experiment.args.methods:
-        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method, of_seed.args)
+        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method)
         result = done or methods.train_method(method, of_seed, folder)
         print(comparison.progress_line(result["row"]), flush=True)
         yield result["row"], result["test_acc"], bool(done)
@@ -151,7 +151,6 @@ def main(argv=None) -> Path | None:
     with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
         if args.jobs > 1:
             train_seeds(args, sys.argv[1:] if argv is None else argv, folder)
-            args.resume = True  # what they did is read
         for seed in range(args.seed, args.seed + args.seeds):
             for row, accuracies, done in train_seed(experiment, seed, folder):
                 results.append(row)
