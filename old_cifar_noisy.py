@@ -70,8 +70,6 @@ def settle(args):
                 f"--noisy_level {args.noisy_level}: cannot go with --ny_ratio or --ny_file; give one of them"
             )
         args.ny_ratio = int(args.noisy_level) / 10
-    if args.jobs > 1 and distributed.WORLD_SIZE > 1:
-        raise errors.BadInput(f"--jobs {args.jobs}: starts processes itself; leave it out under torchrun")
     if args.resume and not (args.path or args.run_name):
         raise errors.BadInput("--resume: name the run to go on with by --path")
     if args.dataset == "cifar100" and not {"valid_size", "train_size"} & args.given:
@@ -126,7 +124,7 @@ def train_seed(experiment, seed, folder):
     """Yield (row of results.csv, test accuracies by epoch, whether it had been done before) of each method."""
     of_seed = experiment if seed == experiment.args.seed else experiment.with_seed(seed).start()
     for method in experiment.args.methods:
-        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method, of_seed.args)
+        done = distributed.of_first(methods.read_result, folder / f"seed_{seed}" / method)
         result = done or methods.train_method(method, of_seed, folder)
         print(comparison.progress_line(result["row"]), flush=True)
         yield result["row"], result["test_acc"], bool(done)
@@ -153,7 +151,6 @@ def main(argv=None) -> Path | None:
     with experiment.new_run(with_labels=False) as whole:  # labels are each seed's own
         if args.jobs > 1:
             train_seeds(args, sys.argv[1:] if argv is None else argv, folder)
-            args.resume = True  # what they did is read
         for seed in range(args.seed, args.seed + args.seeds):
             for row, accuracies, done in train_seed(experiment, seed, folder):
                 results.append(row)

@@ -49,10 +49,10 @@ def all_done(names, seed_folder) -> bool:
     return all((seed_folder / name / RESULT).is_file() for name in names)
 
 
-def read_result(folder, args):
-    """What train_on() returned when the run that is resumed had it done, or None."""
+def read_result(folder):
+    """What train_on() returned when it was done in this folder, or None."""
     file = folder / RESULT
-    return read_json(check_intact(file)) if args.resume and file.is_file() else None
+    return read_json(check_intact(file)) if file.is_file() else None
 
 
 def train_method(name, experiment, folder):

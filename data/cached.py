@@ -21,7 +21,7 @@ FOLDER = ".decoded"  # below the images; hidden, so that it is no class
 
 def path_of(images):
     """Where the cache of FolderImages is, or would be."""
-    size = "x".join(map(str, images.shape[1:]))
+    size = "x".join(map(str, images.shape[1:])) + images.part
     if images.cache_dir is None:
         return Path(images.root, FOLDER, f"{size}.npy")
     root = Path(os.path.abspath(images.root))

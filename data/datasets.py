@@ -379,6 +379,7 @@ def _split_by_hash(root, args):
     parts = {name: (root, files[rows].tolist(), labels[rows]) for name, rows in (("train", ~test), ("test", test))}
     dataset = _dataset_of_files("folder", number, parts, "test", None, args)
     dataset.test_size, dataset.notes = args.test_size, found.notes
+    dataset.train.images.part, dataset.test.images.part = f"_train_{args.test_size:g}", f"_test_{args.test_size:g}"
     dataset.notes.append(f"{root}: split by a hash of each file, {test.mean():.1%} for testing (--test_size)")
     return dataset
 

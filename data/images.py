@@ -128,8 +128,11 @@ class FolderImages:
 
     skip_bad: images that cannot be read are none of the usable rows. backend: how they are kept, "memory" (decoded when
     asked for), "cache" (all decoded once, to a file), "files" (decoded anew each time), or "auto": the first of these
-    that there is room for. cache_dir: of the cache; below root when not given.
+    that there is room for. cache_dir: of the cache; below root when not given. part: ends its name, where others are of
+    the same root, too.
     """
+
+    part = ""
 
     def __init__(self, root, paths, image_size, channels, skip_bad=False, backend="auto", cache_dir=None):
         self.root, self.paths, self.image_size, self.channels = root, paths, image_size, channels

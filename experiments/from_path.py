@@ -152,7 +152,7 @@ def train(name, experiment, folder):
     """(row, test accuracies) of OHT or of a student; what is done already is read."""
     args, data, seed_folder = experiment.args, experiment.data, folder / f"seed_{experiment.args.seed}"
     own_folder, oht_folder = seed_folder / name.replace(":", "_"), seed_folder / "OHT"
-    done = methods.read_result(own_folder, args)
+    done = methods.read_result(own_folder)
     settings = dict(log=lambda line: None, loss=partial(distillation_loss, tau=1.0))
     with PathFiles(args, experiment) as files:
         if name == "OHT":

@@ -47,6 +47,12 @@ class SparseTable(PredictionTable):
     def shape(self):
         return len(self.visited), self.num_classes
 
+    def to(self, device):
+        """The table itself, moved to a device."""
+        self.sampled = self.sampled.to(device)
+        self.dense.to(device)
+        return super().to(device)
+
     def _pack(self, rows):
         value, index = rows.topk(self.k, 1)
         value = value.half()

@@ -16,7 +16,7 @@ import old_cifar_noisy
 import sweep
 from common import interruption
 from common.errors import BadInput, Interrupted
-from training import distributed, loop
+from training import loop
 
 GRID = """
 script = "main_gen_teacher.py"
@@ -180,12 +180,6 @@ def test_a_cluster_that_is_not_there_or_takes_no_such_parameter_is_bad_input(wor
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=0))  # the check of the flags
     with pytest.raises(BadInput, match=f"--executor {cluster}"):
         sweep.main(["run", write(GRID.format(lr=0.05) + slurm), "--executor", cluster])
-
-
-def test_seeds_as_processes_are_not_for_torchrun(quick, workplace, monkeypatch):
-    monkeypatch.setattr(distributed, "WORLD_SIZE", 2)
-    with pytest.raises(BadInput, match="--jobs"):
-        old_cifar_noisy.main(quick("--jobs", 2))
 
 
 @pytest.mark.long

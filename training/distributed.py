@@ -84,7 +84,7 @@ def start(args):
     """Join the other ranks. BadInput where the batch or the machine has too little for all of them."""
     if WORLD_SIZE == 1 or dist.is_initialized():
         return
-    on_gpu = torch.cuda.is_available() and args.device in ("auto", "cuda")
+    on_gpu = _on_gpu(args)
     local = int(os.environ.get("LOCAL_RANK", 0))
     if on_gpu and local >= torch.cuda.device_count():
         raise BadInput(f"torchrun --nproc_per_node: each process needs a GPU, here are {torch.cuda.device_count()}")
@@ -99,6 +99,10 @@ def start(args):
     )
 
 
+def _on_gpu(args):
+    return torch.cuda.is_available() and args.device in ("auto", "cuda")
+
+
 def check(args):
     """BadInput where the flags cannot be for as many ranks."""
     if args.batch_size < WORLD_SIZE:
@@ -107,8 +111,8 @@ def check(args):
             "sample each, or start fewer"
         )
     if getattr(args, "jobs", 1) > 1 and WORLD_SIZE > 1:
-        raise BadInput("--jobs: torchrun has started several processes already; leave it out")
-    if args.sync_bn and WORLD_SIZE > 1 and not torch.cuda.is_available():
+        raise BadInput(f"--jobs {args.jobs}: torchrun has started several processes already; give --jobs 1")
+    if args.sync_bn and WORLD_SIZE > 1 and not _on_gpu(args):
         raise BadInput("--sync_bn: torch synchronises BatchNorm on CUDA only; leave it out, or give --norm group")
 
 

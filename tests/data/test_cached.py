@@ -135,6 +135,16 @@ def test_a_cache_is_made_once_and_shared(folder, tmp_path, monkeypatch):
     assert_same(batches(get_loaders(args_of(folder, *flags, "--valid_size", ".1"))), expected)
 
 
+def test_a_folder_without_splits_has_a_cache_of_each_part_and_share(tmp_path, write_images):
+    root = write_images(tmp_path / "images", {f"{c}/{i}.png": (16, 16, 3) for c in "ab" for i in range(40)})
+    for share in ("0.2", "0.5"):
+        flags = ["--test_size", share, "--data_backend"]
+        memory, made, found = (batches(get_loaders(args_of(root, *flags, k))) for k in ("memory", "cache", "cache"))
+        assert_same(made, memory)
+        assert_same(found, memory)
+    assert len(list((root / cached.FOLDER).glob("*.npy"))) == 4
+
+
 @pytest.mark.parametrize("what", ["changed", "renamed", "added"])
 def test_a_cache_of_other_data_is_refused(folder, write_images, refused, what):
     get_loaders(args_of(folder, "--data_backend", "cache"))

@@ -212,3 +212,9 @@ def test_an_archive_that_claims_more_than_it_holds_is_not_unpacked(tmp_path):
     del sidecar["crc32"]
     path.with_suffix(".json").write_text(json.dumps(sidecar))
     assert "claims" in refusal(path)
+
+
+def test_all_of_it_moves_to_a_device():
+    table = filled().to("meta")
+    kept = {**table.state_dict(), **table.dense.state_dict()}
+    assert {value.device.type for value in kept.values() if isinstance(value, torch.Tensor)} == {"meta"}

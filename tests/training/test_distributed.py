@@ -167,8 +167,16 @@ def test_a_mistake_is_told_once_and_all_end_with_its_exit_code(place):
     assert not run_of("bad").exists()
 
 
-def test_a_batch_smaller_than_the_number_of_processes_is_bad_input(monkeypatch):
+@pytest.mark.parametrize(
+    "flag, value, more",
+    [
+        ("batch_size", 3, {}),
+        ("jobs", 2, {}),
+        ("sync_bn", True, {"device": "cpu"}),  # also where there is a GPU
+    ],
+)
+def test_flags_that_are_not_for_so_many_processes_are_bad_input(monkeypatch, flag, value, more):
     monkeypatch.setattr(distributed, "WORLD_SIZE", 4)
-    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
-    with pytest.raises(BadInput, match="--batch_size 3"):
-        distributed.check(SimpleNamespace(batch_size=3, norm="group", sync_bn=False))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(BadInput, match=f"--{flag}"):
+        distributed.check(SimpleNamespace(**{"batch_size": 4, "sync_bn": False, **more, flag: value}))
