@@ -48,7 +48,8 @@ def read_texts(spec: str, num_samples: int) -> list:
         raise BadInput(f"--texts {spec}: give a .txt, a line a sample, or FILE.csv:COLUMN")
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
-            texts = f.read().splitlines() if file.suffix == ".txt" else list(csv.DictReader(f, restkey="", restval=""))
+            is_text = file.suffix == ".txt"
+            texts = [line.rstrip("\r\n") for line in f] if is_text else list(csv.DictReader(f, restkey="", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise BadInput(f"--texts {file}: cannot be read ({problem}); give a file in UTF-8") from None
     if len(texts) != num_samples:

@@ -294,8 +294,9 @@ def log(p, smallest):
 
 def checked(path, labels):
     labels = np.asarray(labels)
-    if path.ndim != 3 or labels.shape != path.shape[:1]:
-        raise ValueError(f"expected a path (N, T, K) and labels (N,), found {path.shape} and {labels.shape}")
+    if path.ndim != 3 or 0 in path.shape or path.shape[2] < 2 or labels.shape != path.shape[:1]:
+        found = f"{path.shape} and {labels.shape}"
+        raise ValueError(f"expected a path (N, T, K) of two classes or more and labels (N,), found {found}")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= path.shape[2]:
         raise ValueError(f"labels must be whole numbers from 0 to {path.shape[2] - 1}")
     for start in range(0, len(labels), CHUNK):

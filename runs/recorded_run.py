@@ -72,7 +72,7 @@ def open_run(folder, data_dir=None, with_images=True):
 def _labels(file, settings):
     """y, ny (N,), the files' names where the run's data are an image folder, relative to the one with train/, and the
     Marks where it was trained on some."""
-    arrays, resolved = load_npz(file, ["y", "ny", "paths", "mark", "audit"]), settings["resolved"]
+    arrays, resolved = load_npz(file, ["y", "ny", "paths", "mark"]), settings["resolved"]
     y, ny, files = (arrays.get(key) for key in ("y", "ny", "paths"))
     for labels in (y, ny):
         fits = labels is not None and labels.shape == (resolved["num_samples"],) and labels.dtype.kind in "iu"
@@ -86,10 +86,9 @@ def _labels(file, settings):
     if resolved.get("labels_corrected"):
         # earlier versions kept no marks, but what differs is what was corrected
         mark = arrays.get("mark", np.where(y == ny, "", "right"))
-        audit = arrays.get("audit", np.full(len(y), ""))
-        if any(texts.shape != y.shape or texts.dtype.kind != "U" for texts in (mark, audit)):
-            raise BadInput(f"{file}: mark or audit are not of its labels; take an intact copy of the run")
-        marks = Marks(y, ny, ny, mark, np.full_like(audit, ""))  # the audit was of an earlier ranking
+        if mark.shape != y.shape or mark.dtype.kind != "U":
+            raise BadInput(f"{file}: its marks are not of its labels; take an intact copy of the run")
+        marks = Marks(y, ny, ny, mark, audit=np.full(len(y), ""))  # an audit is of one ranking, this is another
     if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
         return y, ny, files if files is None else files.tolist(), marks
     return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()], marks

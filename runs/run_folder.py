@@ -1,7 +1,7 @@
 """A run's folder: its arguments, labels, metrics, checkpoints and tables. It can be moved and copied.
 
 args.json, environment.json, labels.npz (y, ny, idx trained on, valid_idx; paths for image folders;
-mark and audit where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy or .npz (weights and table of
+mark where ny come from marks.csv), metrics.csv, NAME.pt and NAME.npy or .npz (weights and table of
 the epochs kept), last.pt (all of it, to go on), curves.png; checksums.json of all but the tables, which have
 theirs beside them, and the picture.
 """
@@ -175,7 +175,7 @@ class RunFolder:
                     f.write(as_json({**environment(), **self.hardware}))
             if with_labels and not self.resumes:
                 paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
-                marks = {"mark": data.marks.mark, "audit": data.marks.audit} if data.corrected else {}
+                marks = {"mark": data.marks.mark} if data.corrected else {}
                 with open_file("labels.npz") as f:
                     np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths, **marks)
 

@@ -24,6 +24,7 @@ from paths.analysis import Analysis
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
 from runs.recorded_run import open_run
+from training.predicted_split import open_split
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
@@ -193,14 +194,34 @@ def test_labels_of_the_test_split_are_ranked_by_the_runs_predictions(runs, workp
         analyze_paths.main([str(runs["noisy"]), "--split", "valid"])
 
 
+@pytest.mark.parametrize("layout", ["train test val", "train dev", ""])
+def test_files_of_a_split_are_named_and_found_as_they_lie_in_the_folder(workplace, layout):
+    rng = np.random.default_rng(0)
+    for folder in (f"{split}/{name}" for split in layout.split() or [""] for name in "ab"):
+        os.makedirs(f"set/{folder}")
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(f"set/{folder}/{i}.png")
+    flags = "--dataset folder --data_dir set --image_size 8 --epochs 1 --run_name r"
+    flags += " --valid_size " + ("0.1" if "val" in layout else "0")
+    run = main_gen_path.main([*RUN, *flags.split(), "--batch_size", "8"])
+    for split in ("test", "valid") if "val" in layout else ("test",):
+        recorded = open_split(run, split)
+        assert recorded.files and all((recorded.files_in / file).is_file() for file in recorded.files)
+
+
 @pytest.mark.parametrize("spec", ["texts.txt", "texts.csv:words", "texts.csv"])
 def test_texts_of_samples_are_on_the_page(loose, workplace, tables_only, spec):
     n = len(np.load("labels.npy"))
-    Path("texts.txt").write_text("".join(f"words {i}\n" for i in range(n)))
+    Path("texts.txt").write_text("".join(f"words {i}\u2028\n" for i in range(n)), encoding="utf-8")
     Path("texts.csv").write_text("age,words\n" + "".join(f"{i},words {i}\n" for i in range(n)))
     page = (analyze_paths.main([*loose, "--texts", spec]) / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
-    expected = "words {0}" if spec != "texts.csv" else "age: {0}\nwords: words {0}"
+    of_spec = {
+        "texts.txt": "words {0}\u2028",
+        "texts.csv:words": "words {0}",
+        "texts.csv": "age: {0}\nwords: words {0}",
+    }
+    expected = of_spec[spec]
     assert data["text"] == [expected.format(i) for i in data["idx"]]
     Path("texts.txt").write_text("one\n")
     with pytest.raises(BadInput, match="--texts texts.txt: has 1 texts"):

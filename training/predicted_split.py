@@ -58,8 +58,11 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
     logits, _, _, idx = predict(model, hardware.forward_of(model), loader)
     path = np.zeros((len(samples.labels), 1, resolved["num_classes"]), np.float32)
     path[idx.cpu().numpy(), 0] = F.softmax(logits, 1).cpu().numpy()
-    in_folder = isinstance(samples.images, FolderImages)
-    names = samples.images.paths if in_folder else range(len(path))
+    names, root = range(len(path)), None
+    if isinstance(samples.images, FolderImages):
+        names, root = samples.images.paths, samples.images.root
+        if not resolved.get("test_size"):  # with train/ in it; a split's folder may be val/ or have another name
+            came_from, root = root.name, root.parent
     return Recorded(
         name=f"{valid_text(folder.resolve().name)}, {split} split",
         path=path,
@@ -67,8 +70,8 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
         class_names=[valid_text(str(name)) for name in resolved["class_names"]],
         original=samples.labels,
         # names of the split, also where there are no files: so marks.csv fits no other split
-        files=[f"{came_from}/{name}" for name in names] if not (in_folder and resolved.get("test_size")) else names,
-        files_in=samples.images.root.parent if in_folder else None,
+        files=list(names) if root and resolved.get("test_size") else [f"{came_from}/{name}" for name in names],
+        files_in=root,
         images=pictures_of(samples.images),
         step_name="prediction",
     )

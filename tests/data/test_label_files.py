@@ -340,10 +340,10 @@ def test_cifar10n_without_a_key_lists_its_keys(real_data, refused):
 
 FILES = ["ant/a.png", "ant/b, c.png", "bee/=d.png", "cat/caf\udce9.png"]
 MARKED = """idx,file,original_label,given_label,label,label_name,mark,audit
-0,train/ant/a.png,2,2,0,ant,wrong,top
+0,train/ant/a.png,2,2,0,ant,wrong,1
 1,"train/ant/b, c.png",0,0,0,ant,right,
 2,bee/=d.png,1,0,0,ant,unsure,
-3,cat/caf\\udce9.png,1,1,1,bee,drop,rest
+3,cat/caf\\udce9.png,1,1,1,bee,drop,6
 """
 EARLIER = "idx,given_label,label,mark\n0,2,0,wrong\n1,0,0,right\n2,0,0,unsure\n3,1,1,drop\n"
 
@@ -358,7 +358,7 @@ def test_marks_csv_is_read_column_by_column(label_file):
     assert found.given.tolist() == [2, 0, 0, 1]
     assert found.label.tolist() == [0, 0, 0, 1]
     assert found.mark.tolist() == ["wrong", "right", "unsure", "drop"]
-    assert found.audit.tolist() == ["top", "", "", "rest"]
+    assert found.audit.tolist() == ["1", "", "", "6"]
     labels, marks = label_files.read_labels(label_file("marks.csv", MARKED), 4, NAMES, FILES)
     assert labels.tolist() == [0, 0, 0, 1] and marks.mark.tolist() == ["right", "right", "unsure", "drop"]
     numerals = read_marks(label_file("m.csv", "idx,given_label,label,mark\n0,0,2,wrong\n"), 1, ["0", "1", "10", "2"])
@@ -379,7 +379,7 @@ def test_the_earlier_form_is_read_too_and_other_label_files_are_no_marks(label_f
         lambda text: text.replace("\n", "\r\n") + "\r\n",
         lambda text: text + ",,,,,,,\n",
         lambda text: text.replace(",", ";"),
-        lambda text: text.replace(",2,2,0,", ",2.0,2.0,0.0,").replace("\n3,", "\n3.0,"),
+        lambda text: text.replace(",2,2,0,", ",2.0,2.0,0.0,").replace("\n3,", "\n3.0,").replace("wrong,1", "wrong,1.0"),
         lambda text: text.replace(",2,2,0,", ',"2","2.00","0",'),
         lambda text: "\n".join([text.splitlines()[0], *reversed(text.splitlines()[1:])]),
         lambda text: text.replace("wrong", " Wrong ").replace("audit", "audit "),
@@ -393,6 +393,7 @@ def test_what_spreadsheets_do_to_marks_is_no_obstacle(label_file, spreadsheet, f
     found = read_marks(label_file("marks.csv", spreadsheet(text)), 4, NAMES, paths)
     assert found.given.tolist() == [2, 0, 0, 1] and found.label.tolist() == [0, 0, 0, 1]
     assert found.mark.tolist() == ["wrong", "right", "unsure", "drop"]
+    assert found.audit.tolist() == (["1", "", "", "6"] if form == "this" else [""] * 4)
 
 
 BAD_MARKS = {

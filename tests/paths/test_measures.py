@@ -243,6 +243,12 @@ def test_base_difficulty_is_the_distance_of_label_and_truth():
     assert base[0] == pytest.approx(np.sqrt(0.75**2 + 3 * 0.25**2)) and not base[1:].any()
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 4), (9, 0, 4), (9, 5, 1), (9, 5)])
+def test_a_path_without_samples_steps_or_a_second_class_is_refused(shape):
+    with pytest.raises(ValueError, match="expected a path"):
+        compute(np.ones(shape), np.zeros(shape[0], int))
+
+
 @pytest.mark.parametrize(
     "labels", [np.zeros(8, int), np.full(9, 4), np.full(9, -1), np.zeros(9), np.zeros((9, 1), int)]
 )
