@@ -6,8 +6,8 @@
     python apply_marks.py marks.csv --data_dir DATA.npz --out CORRECTED.npz # .npy (labels) and .csv, too
     python apply_marks.py marks.csv --out changes.csv                       # a list, for anything else
 
-Labels change where a person said so; samples marked drop are left out. What has no
-mark stays as it is. Prints the command that trains on the corrected data.
+Labels change where a person said so; samples marked drop are left out. What has no mark
+stays as it is. Prints the command that trains on the corrected data.
 """
 
 import os
