@@ -48,9 +48,17 @@ def make_parser():
     flag = parser.add_argument
     flag("--out", default=None, metavar="DIR", help="where to write (RUN_DIR/analysis when not given)")
     flag("--data_dir", default=None, help="RUN_DIR: where the data lies now (the run's when not given), for images")
-    flag("--marks", default=None, metavar="FILE", help="marks.csv of report.html: what they say, and on from there")
     flag(
-        "--audit", type=flags.count, default=200, help="random cards to look at, from which to tell how many are wrong"
+        "--marks",
+        default=None,
+        metavar="FILE",
+        help="marks.csv of report.html: measures how many labels are wrong; the new page goes on from these marks",
+    )
+    flag(
+        "--audit",
+        type=flags.count,
+        default=200,
+        help="samples drawn at random for the page, to measure how many labels are wrong",
     )
     flag("--split", default="train", help="RUN_DIR: whose labels", **flags.one_of(["train", "valid", "test"]))
     flag(

@@ -6,8 +6,8 @@
     python apply_marks.py marks.csv --data_dir DATA.npz --out CORRECTED.npz # .npy (labels) and .csv, too
     python apply_marks.py marks.csv --out changes.csv                       # a list, for anything else
 
-Labels change where a person said so; samples marked drop are left out. Nobody's second look is taken for granted: what
-has no mark stays as it is. Prints the command that trains on the corrected data.
+Labels change where a person said so; samples marked drop are left out. What has no mark
+stays as it is. Prints the command that trains on the corrected data.
 """
 
 import os
@@ -33,7 +33,12 @@ def make_parser():
     flag("--undo", action="store_true", help="folder: take back the last --in_place")
     flag("--split", default="train", help=".npz: whose labels", **flags.one_of(["train", "valid", "test"]))
     flag("--column", default="label", help=".csv: the column of the labels")
-    flag("--run", default=None, metavar="RUN_DIR", help="the run that the marks were made on: its data, its settings")
+    flag(
+        "--run",
+        default=None,
+        metavar="RUN_DIR",
+        help="the run that the marks were made on: it says where DATA lies, and with which settings to train again",
+    )
     return parser
 
 

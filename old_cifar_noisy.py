@@ -34,7 +34,7 @@ def own_flags():
             "--methods": dict(
                 nargs="+",
                 default=methods.names(later=False),
-                help="which to run (the paper's); what has to teach one is added",
+                help="methods to run (the paper's six when not given); those that teach them are added",
                 **flags.one_of(methods.names()),
             ),
             "--seeds": dict(type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ..."),

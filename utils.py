@@ -71,7 +71,10 @@ FLAGS = {
             "symmetric_exclusive never does, pair moves class k to k+1",
             **one_of(noise.KINDS),
         ),
-        "--ny_file": dict(metavar="FILE[:KEY]", help="noisy labels made by people: .pt, .npy, .npz, .csv"),
+        "--ny_file": dict(
+            metavar="FILE[:KEY]",
+            help="train on the labels in a file, such as people's: .pt, .npy, .npz, .csv; or marks.csv",
+        ),
     },
     "network": {
         "--net": dict(default="resnet18", help="the network to train", **one_of(NETS)),
@@ -118,7 +121,7 @@ FLAGS = {
     },
     "the run": {
         "--proj_name": dict(type=name, default="results", help="folder below results/, and wandb's project"),
-        "--run_name": dict(type=name, help="name of the run (DATASET_SCHEDULER, and the noise)"),
+        "--run_name": dict(type=name, help="name of the run (DATASET_SCHEDULER, and the noise, when not given)"),
         "--save_epochs": dict(type=whole, nargs="*", default=[], help="epochs to keep, besides best and last"),
         "--eval_train": dict(
             action="store_true",

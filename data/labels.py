@@ -87,8 +87,8 @@ def _check_left(args, left, flag):
     """BadInput when too few samples are trained on; flag: what took the others."""
     if left < max(2, args.batch_size):
         raise BadInput(
-            f"--batch_size {args.batch_size}: {flag} leaves {left} samples to train on; give a smaller batch, or leave "
-            "at least two samples"
+            f"--batch_size {args.batch_size}: {flag} leaves {left} samples to train on; give that or "
+            "less as --batch_size, and leave at least two samples"
         )
 
 
