@@ -156,7 +156,7 @@ class Analysis:
     def guessed(self) -> str:
         """The guess in words that cannot be taken for a count."""
         low, _, high = self.guess
-        text = f"a guess from predictions alone: some {low:,} to {high:,} labels are wrong; look to know"
+        text = f"wrong labels, guessed from the path alone: {low:,} to {high:,}; look at the cards to know"
         if self.recorded.path.shape[1] == 1:
             text += " (ranked by the margin of one prediction, which is weaker than a learning path)"
         return text
