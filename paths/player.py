@@ -1,23 +1,18 @@
 """player.html: every sample's learning path as a moving dot, in one file that needs no network.
 
-The page is player_page.html with player_page.css and player_page.js in it, put together as report.html is. A dot lies
-where a linear map takes its prediction: class k's corner of the simplex goes to a corner of the picture.
+Its own parts are player_page.html, .css and .js; page.py puts them together. A dot lies where a linear map takes its
+prediction: class k's corner of the simplex goes to a corner of the picture.
 """
 
 import gzip
 import html
-import io
 import json
-import re
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from common.files import whole_file
 from common.plots import evenly
 from paths.measures import chunks, default_smoothing
-from paths.report import _base64, _hash
+from paths.page import as_base64, jpeg, length_of, put_together, shrunk, tiled
 
 MOST_BYTES = 20_000_000  # of the page
 MOST_STEPS = 100
@@ -57,25 +52,17 @@ def write_player(analysis, out):
         "hardest": "the label's mean probability" if recorded.true_probs is None else "the distance of the label to p*",
         "smoothing": default_smoothing(len(steps)),
     }
-    template, style, script = (_part(kind) for kind in ("html", "css", "js"))
-    used = len(json.dumps(data)) + len(packed) + len(template + style + script) + 20 * len(rows) + 2000
+    used = len(json.dumps(data)) + len(packed) + length_of("player_page") + 20 * len(rows) + 2000
     sheet = None if recorded.images is None else _sheet(recorded.images, rows, MOST_BYTES - used)
     data["sheet"] = sheet and sheet["shown"]
     parts = {
-        "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(recorded.name),
         "count": f"{len(rows):,}",
         "note": html.escape(_note(analysis, rows, steps, sheet)),
-        "style": style,
-        "script": script,
-        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         "path": packed,
         "sheet": sheet["jpeg"] if sheet else "",
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
-    with whole_file(out) as f:
-        f.write(page.encode("utf-8", "replace"))
+    put_together(out, "player_page", f"{recorded.name} – learning paths", data, parts)
 
 
 def kinds_of(analysis):
@@ -112,7 +99,7 @@ def _packed(path, rows, steps):
     q = np.concatenate([q[:, steps].T for _, q in chunks(path[rows])])
     q = (q * 255).round().clip(0, 255).astype(np.uint8)
     while True:
-        packed = _base64(gzip.compress(q.tobytes(), 6, mtime=0))
+        packed = as_base64(gzip.compress(q.tobytes(), 6, mtime=0))
         if len(packed) <= limit or len(q) == 1:
             return rows[: len(q)], packed
         q = q[: max(1, int(len(q) * 0.95 * limit / len(packed)))]
@@ -121,28 +108,16 @@ def _packed(path, rows, steps):
 def _sheet(images, rows, most):
     """All pictures in one JPEG, as large as `most` bytes allow; None where none fits."""
     blocks = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
-    found = [_picture(np.asarray(image)) for block in blocks for image in block]
-    mode = "L" if {image.mode for image in found} == {"L"} else "RGB"
+    found = [np.asarray(image) for block in blocks for image in block]
+    largest = max(max(image.shape[:2]) for image in found)
     for side in SIDES:
-        small = [image.copy() for image in found]
-        for image in small:
-            image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        cell = max(max(image.size) for image in small)
-        cell += -cell % 8  # JPEG's block, so that none has pixels of two pictures
-        sheet = Image.new(mode, (ROW * cell, -(-len(small) // ROW) * cell))
-        for place, image in enumerate(small):
-            sheet.paste(image, (place % ROW * cell, place // ROW * cell))
-        file = io.BytesIO()
-        sheet.save(file, "JPEG", quality=QUALITY, subsampling=0)  # or colour would run from one block into the next
-        if 4 * file.tell() / 3 <= most:
-            largest = max(max(image.size) for image in found)
-            shown = {"row": ROW, "cell": cell, "sizes": [image.size for image in small]}
-            return {"jpeg": _base64(file.getvalue()), "shown": shown, "side": side, "largest": largest}
+        small = [shrunk(image, side) for image in found]
+        sheet, cell = tiled(small, ROW)
+        file = jpeg(sheet, most, (QUALITY,))
+        if 4 * len(file) / 3 <= most:
+            shown = {"row": ROW, "cell": cell, "sizes": [[image.shape[1], image.shape[0]] for image in small]}
+            return {"jpeg": as_base64(file), "shown": shown, "side": side, "largest": largest}
     return None
-
-
-def _picture(image):
-    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def _text(text):
@@ -163,7 +138,3 @@ def _note(analysis, rows, steps, sheet):
     if recorded.images is not None and (sheet is None or sheet["largest"] > sheet["side"]):
         said.append("no pictures" if sheet is None else f"pictures of {sheet['side']} pixels")
     return f"Shown: {'; '.join(said)}."
-
-
-def _part(kind):
-    return Path(__file__).with_name(f"player_page.{kind}").read_text(encoding="utf-8")

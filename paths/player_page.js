@@ -1,7 +1,4 @@
-"use strict";
 (async () => {
-  const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("data").textContent);
   const { idx, given, truth, kind, steps, classNames } = data;
   const n = idx.length, K = classNames.length, S = steps.length, END = S - 1;
   const OTHER = 0, EASY = 1, HARD = 2, WRONG = 3, MARKED = 4, EVERYTHING = -1;
@@ -16,25 +13,8 @@
     return;
   }
 
-  function bytesFrom(base64) {
-    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  }
-
   function unzipped(bytes) {
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-  }
-
-  function element(tag, classes, text) {
-    const made = document.createElement(tag);
-    if (classes) made.className = classes;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  function drawn(tag, attributes) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
   }
 
   const percent = (share) => `${Math.round(100 * share)} %`;

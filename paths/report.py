@@ -1,22 +1,14 @@
 """report.html: the samples whose label is most likely wrong, as cards to go through, in one file that needs no network.
 
-The page is report_page.html with report_page.css and report_page.js in it. Everything that comes from outside
-(names, reasons) is data in a JSON block, which the script shows as text; the page's policy (a CSP) allows that one
-script and style by their hashes, images in the page, and no request at all.
+Its own parts are report_page.html, .css and .js; page.py puts them together.
 """
 
-import base64
 import hashlib
 import html
-import io
-import json
-import re
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from common.files import whole_file
+from paths.page import as_base64, jpeg, put_together, shrunk, tiled
 
 LIMIT = 10_000  # cards
 STEPS = 64  # points of a drawn path
@@ -88,8 +80,8 @@ def write_report(
     data = {
         "key": _key(name, given),
         "classNames": [str(c) for c in class_names],
-        "given": _base64(given.astype(kind)),
-        "original": _base64(original.astype(kind)),
+        "given": as_base64(given.astype(kind)),
+        "original": as_base64(original.astype(kind)),
         "labelBytes": np.dtype(kind).itemsize,
         "marks": said,
         "audit": drawn,
@@ -105,16 +97,13 @@ def write_report(
         "filesAt": files_at,
         "steps": steps.tolist(),
         "stepName": step_name,
-        "lines": _base64(lines),
+        "lines": as_base64(lines),
         "sheetRow": ROW[side],
         "sizes": sizes,  # [width, height] of each card's image
         "cells": cells,  # the side of a sheet's cells
     }
-    style, script = _part("css"), _part("js")
     seen = images is not None or texts is not None
     parts = {
-        "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'",
         "name": html.escape(name),
         "summary": "".join(f"<p><strong>{html.escape(line[:1].upper() + line[1:])}</strong></p>" for line in summary),
         "question": "Is the given label wrong?"
@@ -127,16 +116,11 @@ def write_report(
         "next": "".join(
             f"<li>{html.escape(what)}<pre tabindex=0>{html.escape(command)}</pre></li>" for what, command in next_steps
         ),
-        "style": style,
-        "script": script,
-        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),  # so that no </script> ends it
         "sheets": "".join(
             f'<script type="text/plain" id="sheet-{i}">{sheet}</script>\n' for i, sheet in enumerate(sheets)
         ),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("html"))
-    with whole_file(out) as f:
-        f.write(page.encode("utf-8", "replace"))
+    put_together(out, "report_page", f"{name} – suspected labels", data, parts)
 
 
 def _likely(i, suggestion, probability, second):
@@ -219,79 +203,28 @@ def _sheets(images, rows):
     """
     side, first = SIDES[-1], list(images(rows[: ROW[SIDES[0]] ** 2]))
     for side in SIDES:
-        sheet, _ = _tiled([_shrunk(image, side) for image in first], ROW[side])
+        sheet, _ = tiled([shrunk(image, side) for image in first], ROW[side])
         room = SHEETS_BYTES * len(first) / len(rows)
-        if len(_jpeg(sheet, room, QUALITIES[: QUALITIES.index(GOOD_ENOUGH) + 1])) <= room:
+        if len(jpeg(sheet, room, QUALITIES[: QUALITIES.index(GOOD_ENOUGH) + 1])) <= room:
             break
     sheets, sizes, cells, row = [], [], [], ROW[side]
     blocks = [rows[start : start + row**2] for start in range(0, len(rows), row**2)]
     for block in blocks:
-        small = [_shrunk(image, side) for image in images(block)]
+        small = [shrunk(image, side) for image in images(block)]
         if len(small) != len(block):
             raise ValueError(f"images returned {len(small)} images for {len(block)} samples")
-        sheet, cell = _tiled(small, row)
-        sheets.append(base64.b64encode(_jpeg(sheet, SHEETS_BYTES * len(block) / len(rows))).decode())
+        sheet, cell = tiled(small, row)
+        sheets.append(as_base64(jpeg(sheet, SHEETS_BYTES * len(block) / len(rows), QUALITIES)))
         sizes += [[image.shape[1], image.shape[0]] for image in small]
         cells.append(cell)
     return sheets, sizes, cells, side
 
 
-def _shrunk(image, side):
-    """(H, W, C) uint8 with both sides at most `side`, its proportions kept; never enlarged."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(f"images must be (H, W, 1 or 3) uint8, not {image.shape} {image.dtype}")
-    small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(small).reshape(small.height, small.width, -1)
-
-
-def _tiled(images, row):
-    """One array of square cells, `row` a line, and their side.
-
-    The side is a multiple of 8, JPEG's block, so that no block has pixels of two images; the rest of a cell
-    repeats its image's border, so that the block there has no edge.
-    """
-    side = max(max(image.shape[:2]) for image in images)
-    side += -side % 8
-    channels = max(image.shape[2] for image in images)
-    sheet = np.zeros((-(-len(images) // row) * side, min(len(images), row) * side, channels), np.uint8)
-    for place, image in enumerate(images):
-        top, left = place // row * side, place % row * side
-        padded = np.pad(image, ((0, side - image.shape[0]), (0, side - image.shape[1]), (0, 0)), mode="edge")
-        sheet[top : top + side, left : left + side] = padded
-    return sheet, side
-
-
-def _jpeg(sheet, max_bytes, qualities=QUALITIES):
-    for quality in qualities:
-        file = io.BytesIO()
-        # subsampling=0: colour at full resolution, or it would run from one block into the next
-        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(
-            file, "JPEG", quality=quality, subsampling=0
-        )
-        if file.tell() <= max_bytes:
-            break
-    return file.getvalue()
-
-
 # ----------------------------------------------------------------------------------------------- the file
-
-
-def _part(kind):
-    return Path(__file__).with_name(f"report_page.{kind}").read_text(encoding="utf-8")
-
-
-def _hash(text):
-    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
 
 def _key(name, given):
     return hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest()
-
-
-def _base64(values):
-    return base64.b64encode(values if isinstance(values, bytes) else np.ascontiguousarray(values)).decode()
 
 
 def _smallest_type(num_classes):

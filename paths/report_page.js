@@ -1,7 +1,4 @@
-"use strict";
 (() => {
-  const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("data").textContent);
   const given = labelsFrom(data.given, data.labelBytes); // of all samples, by idx
   const original = labelsFrom(data.original, data.labelBytes);
   const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
@@ -13,26 +10,9 @@
   list.classList.toggle("large", largest > 128);
   list.classList.toggle("text", data.text !== null && !largest);
 
-  function bytesFrom(base64) {
-    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  }
-
   function labelsFrom(base64, size) {
     const bytes = bytesFrom(base64);
     return size === 1 ? bytes : new (size === 2 ? Uint16Array : Uint32Array)(bytes.buffer);
-  }
-
-  function element(tag, classes, text) {
-    const made = document.createElement(tag);
-    if (classes) made.className = classes;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  function drawn(tag, attributes) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
   }
 
   const counted = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;

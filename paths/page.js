@@ -1,0 +1,21 @@
+"use strict"; // what the scripts of all pages share; the script of a page follows it
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+
+function bytesFrom(base64) {
+  return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+function element(tag, classes, text) {
+  const made = document.createElement(tag);
+  if (classes) made.className = classes;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function drawn(tag, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
