@@ -46,11 +46,7 @@ def own_flags():
             ),
             "--table": tables.FLAG,
             "--ls_eps": dict(type=flags.share, default=0.1, help="LS: the mass spread over all classes"),
-            "--start": dict(
-                default="same",
-                help="a taught student's weights and batches: those of its teacher (as published), or others",
-                **flags.one_of(["same", "other"]),
-            ),
+            "--start": methods.START,
             "--path": dict(type=flags.name, help="name of the run, as --run_name (the time and the settings)"),
         },
         "the paths": record_flags("of OHT"),

@@ -37,10 +37,10 @@ from pathlib import Path
 from common import errors
 from common.errors import BadInput, RunFailure
 from common.files import check_intact, read_json, whole_file
-from common.flags import CheckedParser, count, one_of
+from common.flags import CheckedParser, as_flags, count, one_of
 from common.hardware import pick_device, usable_cpus
 from comparison import results as comparison
-from runs.run_folder import RESULTS, read_args
+from runs.run_folder import RESULTS, read_args, read_metrics
 from training.loop import TrainingState
 
 ROOT = Path(__file__).resolve().parent
@@ -84,7 +84,7 @@ def rows_of(folder) -> tuple[list[dict], bool]:
     settings, environment = read_args(folder), read_json(check_intact(folder / "environment.json"))
     resolved = settings["resolved"]
     if (folder / "metrics.csv").is_file() or "methods" not in settings:
-        epochs = read_rows(folder / "metrics.csv")
+        epochs = read_metrics(folder)
         rows, finished = [_result(epochs, settings)] if epochs else [], len(epochs) == settings["epochs"]
     else:
         rows = read_rows(folder / "results.csv")
@@ -105,10 +105,9 @@ def rows_of(folder) -> tuple[list[dict], bool]:
 
 def _result(epochs, settings):
     """The row of results.csv of a single training, from its metrics.csv."""
-    rows = [{name: float(value) for name, value in row.items() if value} for row in epochs]
     method = settings["resolved"].get("method") or settings.get("teach_type") or Path(settings["script"]).stem
     args, data = Namespace(**settings), Namespace(noise_realised=settings["resolved"]["noise_realised"])
-    row = comparison.result_row(method, args, data, TrainingState(None, None, None, None, rows=rows), None)
+    row = comparison.result_row(method, args, data, TrainingState(None, None, None, None, rows=epochs), None)
     return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
 
 
@@ -151,16 +150,6 @@ def table(folders: list, file=None):
 
 
 # -------------------------------------------------------------------------------------------------- a grid
-
-
-def as_flags(flags: dict) -> list[str]:
-    """{name: value} as a command line: true is a flag alone, false none, a list several values."""
-    words = []
-    for name, value in sorted(flags.items()):
-        if value is not False:
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{name}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
-    return words
 
 
 def command(script: str, flags: dict) -> str:

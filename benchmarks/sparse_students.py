@@ -3,14 +3,12 @@
 python -m benchmarks.sparse_students --seeds 6          (digits; writes below ./results)
 """
 
-import csv
-
 import numpy as np
 
 import main_distill
 import main_gen_teacher
 from common.flags import CheckedParser, count
-from runs.run_folder import RESULTS
+from runs.run_folder import RESULTS, read_metrics
 from supervision.tables import FLAG, new_table
 from supervision.targets import OneHot
 from training.experiment import Experiment
@@ -35,9 +33,8 @@ def train_teacher(seed, kind):
 def figures_of_student(seed, teacher, name):
     where = ["--teach_path", str(teacher), "--teach_name", name, "--proj_name", f"sparse_students_{seed}"]
     run = main_distill.main([*FLAGS, *where, "--teach_type", "table", "--seed", str(seed)])
-    with open(run / "metrics.csv", encoding="utf-8") as f:
-        last = list(csv.DictReader(f))[-1]
-    return [float(last[figure]) for figure in FIGURES]
+    last = read_metrics(run)[-1]
+    return [last[figure] for figure in FIGURES]
 
 
 def main():

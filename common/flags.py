@@ -33,6 +33,16 @@ def one_of(names: Iterable[str]) -> dict:
     }
 
 
+def as_flags(flags: dict) -> list[str]:
+    """{name: value} as a command line, sorted: true is a flag alone, false and None none, a list several values."""
+    words = []
+    for name, value in sorted(flags.items()):
+        if value is not None and value is not False:
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(f"{v:.15g}" if isinstance(v, float) else str(v) for v in values)]
+    return words
+
+
 LARGEST = 3.4e38  # that float32 can hold
 positive = value("expected a number above 0, up to 3.4e38", float, lambda v: 0 < v <= LARGEST)
 not_negative = value("expected a number from 0 to 3.4e38", float, lambda v: 0 <= v <= LARGEST)

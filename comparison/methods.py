@@ -5,6 +5,7 @@ import os
 from functools import partial
 
 from common.files import as_json, check_intact, naming, read_json
+from common.flags import one_of
 from comparison import results as comparison
 from runs.path_recording import PathFiles
 from runs.teacher import Teacher
@@ -13,6 +14,11 @@ from training import distributed
 from training.observers import TrainingPath
 
 RESULT = "result.json"  # of a method that is done, in its folder
+START = {
+    "default": "same",
+    "help": "a taught student's weights and batches: those of its teacher (as published), or others",
+    **one_of(["same", "other"]),
+}
 ELSEWHERE = 1_000_000  # what is added to a seed for another start
 
 

@@ -43,11 +43,11 @@ def open_or_make(images):
 
     Without images.skip_bad, images that cannot be read are BadInput, too.
     """
-    path = path_of(images)
+    path, of_now = path_of(images), fingerprint(images)
     if not path.exists():
-        _make(images, path)
+        _make(images, path, of_now)
     described = read_json(path.with_suffix(".json"))
-    if described.get("fingerprint") != fingerprint(images) or described.get("shape") != list(images.shape):
+    if described.get("fingerprint") != of_now or described.get("shape") != list(images.shape):
         raise BadInput(
             f"{path}: was made of other images than those in {printable(str(images.root))}, or they have changed; "
             "remove it, or give another --cache_dir"
@@ -71,7 +71,7 @@ def fingerprint(images):
     return found.hexdigest()
 
 
-def _make(images, path):
+def _make(images, path, of_now):
     partial, made_folder = path.with_name(path.name + PARTIAL), not path.parent.exists()
     size = np.prod(images.shape, dtype=np.int64) / 1e9
     print(f"{path}: decoding {len(images)} images once, {size:.1f} GB", flush=True)
@@ -87,7 +87,7 @@ def _make(images, path):
                     bad = _write(images, f)
                     f.flush()
                     os.fsync(f.fileno())
-                    described = {"shape": images.shape, "fingerprint": fingerprint(images), "bad": bad}
+                    described = {"shape": images.shape, "fingerprint": of_now, "bad": bad}
                     write_json(path.with_suffix(".json"), described)
                     os.replace(partial, path)
                 except BaseException:

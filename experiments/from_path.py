@@ -11,7 +11,6 @@ results.csv is old_cifar_noisy.py's with more columns. Of a student: distance, t
 |p_tar - e_y|, y the clean label; change, the mean of |p_tar - that of the epoch before|. Of OHT, of its path: see MORE.
 """
 
-import csv
 import re
 import sys
 from functools import partial
@@ -30,11 +29,12 @@ from old_cifar_noisy import write_results
 from paths import measures
 from paths.label_errors import find_label_errors
 from runs.path_recording import PathFiles
-from runs.run_folder import RESULTS
+from runs.run_folder import RESULTS, read_metrics
 from runs.teacher import Teacher
 from supervision.losses import distillation_loss
 from supervision.targets import OneHot, TeacherNetwork, TeacherTable
 from training.experiment import Experiment
+from training.loop import best_epochs
 from training.observers import TrainingPath
 from utils import experiment_parser, run_name
 
@@ -48,12 +48,7 @@ def make_parser():
     student = flags.value("expected KIND:MOMENT or KIND:SMOOTHING:MOMENT (--help)", str, FORM.fullmatch)
     flag("--students", nargs="*", type=student, default=[], help="what to train on beside the labels")
     flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
-    flag(
-        "--start",
-        default="same",
-        help="a student's weights and batches: those of its teacher (as published), or others",
-        **flags.one_of(["same", "other"]),
-    )
+    flag("--start", **methods.START)
     parser.set_defaults(path_dtype="float16", smoothing=0.05, table="dense", methods=["OHT"])
     return parser
 
@@ -79,7 +74,8 @@ class Taught:
     """The students of a trained OHT: their targets and what is to be said of these."""
 
     def __init__(self, experiment, folder):
-        self.experiment, self.folder, self.best = experiment, folder, best_epoch(folder)
+        self.experiment, self.folder = experiment, folder
+        self.best, _ = best_epochs(read_metrics(folder))["acc"]
         self.rows = experiment.data.train_idx
         self.path = np.load(folder / f"{PATH}.npy")[self.rows].astype(np.float32)
 
@@ -138,14 +134,6 @@ def path_figures(path, y, ny):
         for group, rows in groups.items():
             said[f"{name}_{group}"] = float(np.median(found[name][rows])) if len(found[name][rows]) else ""
     return said
-
-
-def best_epoch(folder):
-    """The first of the epochs that validation (without it, the test set) puts highest."""
-    with open(folder / "metrics.csv", newline="") as f:
-        rows = list(csv.DictReader(f))
-    accuracy = [float(row["valid_acc"] or row["test_acc"]) for row in rows]
-    return accuracy.index(max(accuracy))
 
 
 def train(name, experiment, folder):

@@ -5,14 +5,29 @@ from matplotlib.ticker import MaxNLocator
 
 from common.plots import SPLIT_COLORS, figure, plain, save
 
+CURVES = {  # of curves.png: {title: {figure: (label, style)}}
+    "accuracy": {
+        "train_acc_noisy": ("training, given labels", "-"),
+        "train_acc_clean": ("training, clean labels", "--"),
+        "valid_acc": ("validation, given labels", "-"),
+        "test_acc": ("test", "-"),
+    },
+    "loss": {
+        "train_loss": ("training", "-"),
+        "valid_loss": ("validation, cross-entropy", "-"),
+        "test_loss": ("test, cross-entropy", "-"),
+    },
+    "expected calibration error (10 bins)": {"valid_ece": ("validation, given labels", "-"), "test_ece": ("test", "-")},
+}
+
 
 def plot_curves(rows, path):
     """curves.png of a run: accuracies, losses and calibration error by epoch, from its metrics rows."""
     fig, axes = figure(columns=3, width=4.4)
     epochs = [row["epoch"] for row in rows]
 
-    def draw(ax, title, curves):
-        for key, label, style in curves:
+    for ax, (title, curves) in zip(axes, CURVES.items(), strict=True):
+        for key, (label, style) in curves.items():
             if key in rows[0]:
                 marker = "." if len(rows) < 3 else None
                 color = SPLIT_COLORS[key.split("_")[0]]
@@ -20,31 +35,6 @@ def plot_curves(rows, path):
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
-
-    draw(
-        axes[0],
-        "accuracy",
-        [
-            ("train_acc_noisy", "training, given labels", "-"),
-            ("train_acc_clean", "training, clean labels", "--"),
-            ("valid_acc", "validation, given labels", "-"),
-            ("test_acc", "test", "-"),
-        ],
-    )
-    draw(
-        axes[1],
-        "loss",
-        [
-            ("train_loss", "training", "-"),
-            ("valid_loss", "validation, cross-entropy", "-"),
-            ("test_loss", "test, cross-entropy", "-"),
-        ],
-    )
-    draw(
-        axes[2],
-        "expected calibration error (10 bins)",
-        [("valid_ece", "validation, given labels", "-"), ("test_ece", "test", "-")],
-    )
     save(fig, path)
 
 

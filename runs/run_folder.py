@@ -23,6 +23,7 @@ import torchvision
 
 from common.errors import BadInput, RunFailure, is_out_of_memory
 from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact, read_json
+from common.flags import as_flags
 from common.hardware import DECIDING
 from common.untrusted import reason
 from data.datasets import TEST_SIZE
@@ -327,6 +328,15 @@ def write_metrics(file, rows: list[dict]):
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of a run's metrics.csv, numbers, without empty cells; none where there is no file."""
+    file = Path(folder) / "metrics.csv"
+    if not file.is_file():
+        return []
+    with open(file, newline="", encoding="utf-8") as f:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(f)]
+
+
 def read_args(folder: Path) -> dict:
     """The contents of a run's args.json. BadInput when there is none or it is damaged."""
     came_later = {"skip_bad": False, "test_size": TEST_SIZE, "data_backend": "auto", "cache_dir": None}
@@ -343,12 +353,8 @@ def command_again(settings: dict, **changes) -> list[str]:
     """The command of a run (its read_args(), or {}) as words, script first, with some flags changed; without those of
     its labels, name and where it was tracked."""
     other = "ny_ratio ny_kind ny_file noisy_level run_name path overwrite resume wandb data_dir check".split()
-    values = {name: settings[name] for name in settings.get("given", []) if name not in other} | changes
-    words = [settings.get("script") or "main_gen_path.py"]
-    for name, value in values.items():
-        if value is not None and value is not False:
-            words += [f"--{name}", *map(str, [] if value is True else value if isinstance(value, list) else [value])]
-    return words
+    values = {name: settings[name] for name in settings.get("given", []) if name not in {*other, *changes}}
+    return [settings.get("script") or "main_gen_path.py", *as_flags(values), *as_flags(changes)]
 
 
 def check_sizes(name: str, resolved: dict, dataset):

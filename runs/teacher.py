@@ -1,7 +1,6 @@
 """A finished run as a teacher: finding it, inheriting its data settings, reading its network or its table."""
 
 import contextlib
-import csv
 import re
 import sys
 import warnings
@@ -10,7 +9,7 @@ from pathlib import Path
 from common.errors import BadInput
 from common.files import read_json
 from models import build_model, check_net, load_weights
-from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
+from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args, read_metrics
 from supervision.table import sidecar_path
 from supervision.tables import ENDINGS, load_table
 
@@ -84,10 +83,10 @@ class Teacher:
     def _accuracies(self, epoch):
         """Of an epoch, in words, where the teacher's folder says them."""
         found = {}
-        with contextlib.suppress(OSError, ValueError), open(self.path / "metrics.csv", encoding="utf-8") as f:
-            row = next((row for row in csv.DictReader(f) if row.get("epoch") == str(epoch)), {})
+        with contextlib.suppress(OSError, ValueError):
+            row = next((row for row in read_metrics(self.path) if row.get("epoch") == epoch), {})
             columns = {"validation": "valid_acc", "test": "test_acc"}
-            found = {name: float(row[column]) for name, column in columns.items() if row.get(column)}
+            found = {name: row[column] for name, column in columns.items() if column in row}
         return "".join(f", {name} accuracy {accuracy:.4f}" for name, accuracy in found.items())
 
     @staticmethod

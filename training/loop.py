@@ -141,15 +141,8 @@ class TrainingState:
 
     @property
     def best(self):
-        """For "acc" and "loss", the best epoch and its value, on validation, or without it on test; ties: the first."""
-        if not self.rows:
-            return {}
-        chooser = "valid" if "valid_acc" in self.rows[0] else "test"
-        found = {}
-        for figure, choose in (("acc", max), ("loss", min)):
-            values = [row[f"{chooser}_{figure}"] for row in self.rows]
-            found[figure] = (values.index(choose(values)), choose(values))
-        return found
+        """best_epochs() of the rows so far."""
+        return best_epochs(self.rows)
 
     def end_epoch(self):
         self.epoch, self.so_far = self.epoch + 1, None
@@ -192,6 +185,18 @@ class TrainingState:
 
     def _parts(self):
         return [name for name in ("model", "optimizer", "scaler", "loader", "table") if getattr(self, name) is not None]
+
+
+def best_epochs(rows):
+    """For "acc" and "loss", the best epoch and its value, on validation, or without it on test; ties: the first."""
+    if not rows:
+        return {}
+    chooser = "valid" if "valid_acc" in rows[0] else "test"
+    found = {}
+    for figure, choose in (("acc", max), ("loss", min)):
+        values = [row[f"{chooser}_{figure}"] for row in rows]
+        found[figure] = (values.index(choose(values)), choose(values))
+    return found
 
 
 def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
