@@ -100,7 +100,8 @@ def test_a_corrected_copy_has_what_the_marks_say_and_nothing_else_changes(data, 
         == expected
     )
     assert contents(folder) == before
-    assert "main_gen_path.py --dataset folder --data_dir new" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "main_gen_path.py" in told and "--dataset folder" in told and "--data_dir new" in told
 
     changes = {
         row["file"]: (row["change"], row["new_name"], row["new_file"]) for row in rows(own_of("new") / "changes.csv")
