@@ -19,12 +19,11 @@ from common import errors
 from common.files import sha256_of
 from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_fine_steps, path_flags
 from runs.run_folder import RESULTS
-from supervision.table import read_distributions
 from supervision.targets import OneHot
 from training import distributed
 from training.experiment import Experiment
 from training.observers import PathBeforeEpochs, PathBeforeUpdates
-from utils import experiment_parser, run_name
+from utils import experiment_parser, read_true_distributions, run_name
 
 HUMAN_PROBS = "cifar10h-probs.npy"
 
@@ -59,18 +58,9 @@ def find_human_probs(args):
 
 def check_human_probs(path, data):
     """BadInput unless the file holds a distribution for each row that is trained on, in the same order."""
-    try:
-        probs = read_distributions(path).numpy()
-    except ValueError as problem:
-        raise errors.BadInput(f"--human_probs {problem}") from None
-    expected = (len(data.y), data.dataset.num_classes)
-    if probs.shape != expected:
-        raise errors.BadInput(
-            f"--human_probs {path}: has shape {probs.shape}, the test split has {expected[0]} images of {expected[1]} "
-            "classes; give the file that belongs to this data set"
-        )
-    agreement = np.mean(probs.argmax(1) == data.y)
-    shares = [np.bincount(labels, minlength=expected[1]) / len(data.y) for labels in (data.y, probs.argmax(1))]
+    likeliest = read_true_distributions("--human_probs", path, data.dataset).argmax(1).numpy()
+    agreement = np.mean(likeliest == data.y)
+    shares = [np.bincount(labels, minlength=data.dataset.num_classes) / len(data.y) for labels in (data.y, likeliest)]
     if agreement < shares[0] @ shares[1] + 0.1:  # what rows in any other order come to
         raise errors.BadInput(
             f"--human_probs {path}: agrees with the clean labels in {agreement:.1%} of the rows, as chance would: "
@@ -96,24 +86,20 @@ def main(argv=None) -> Path | None:
 
     experiment.start()
     content = human_probs.read_bytes()
-    with PathFiles(args, experiment) as files:
 
-        def watch(run, state):
-            with run.files.together() as open_file, open_file("true_probs.npy") as f:
-                f.write(content)
-            everyone = experiment.train_loader.clean()
-            forward = experiment.hardware.forward_of(state.model)
-            coarse = files.open(run, state, "PATH_ALL_COARSE", args.epochs, "before an epoch")
-            rows = args.fine_samples and fixed_samples(args, experiment.data, args.fine_samples)
-            some = everyone if rows is None else everyone.of_samples(rows)
-            fine = files.open_fine(run, state, "PATH_ALL_FINE", rows, some)
-            return [
-                PathBeforeEpochs(coarse, everyone, forward),
-                PathBeforeUpdates(fine, some, forward, args.fine_every),
-            ]
+    def watch(run, state):
+        with run.files.together() as open_file, open_file("true_probs.npy") as f:
+            f.write(content)
+        files, everyone = PathFiles(experiment, run, state), experiment.train_loader.clean()
+        forward = experiment.hardware.forward_of(state.model)
+        coarse = files.open("PATH_ALL_COARSE", args.epochs, "before an epoch")
+        rows = args.fine_samples and fixed_samples(args, experiment.data, args.fine_samples)
+        some = everyone if rows is None else everyone.of_samples(rows)
+        fine = files.open_fine("PATH_ALL_FINE", rows, some)
+        return [PathBeforeEpochs(coarse, everyone, forward), PathBeforeUpdates(fine, some, forward, args.fine_every)]
 
-        target = OneHot(experiment.dataset.num_classes)
-        run, state = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
+    target = OneHot(experiment.dataset.num_classes)
+    run, state = experiment.train(target, watch=watch, human_probs_sha256=sha256_of(human_probs))
     experiment.tell_result(run, state, f"analyze_paths.py {quote(str(run.path))}")
     return run.path
 

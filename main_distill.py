@@ -17,11 +17,10 @@ from models import NETS
 from runs.run_folder import RESULTS
 from runs.teacher import Teacher
 from supervision import tables
-from supervision.table import read_distributions
 from supervision.targets import Given, TeacherTable, teach_types
 from training import distributed
 from training.experiment import Experiment
-from utils import experiment_parser, run_name
+from utils import experiment_parser, read_true_distributions, run_name
 
 
 def own_flags():
@@ -55,23 +54,6 @@ def make_parser():
     return experiment_parser(__doc__, batch_size=256, proj_name=None).add_flags(own_flags())
 
 
-def read_true_probs(args, dataset):
-    """--true_probs as an (N, K) tensor; BadInput when it does not fit the data set."""
-    if args.true_probs is None:
-        raise errors.BadInput("--teach_type true: give the distributions with --true_probs FILE")
-    try:
-        probs = read_distributions(args.true_probs)
-    except ValueError as problem:
-        raise errors.BadInput(f"--true_probs {problem}") from None
-    expected = (dataset.num_train, dataset.num_classes)
-    if tuple(probs.shape) != expected:
-        raise errors.BadInput(
-            f"--true_probs {args.true_probs}: has shape {tuple(probs.shape)}, the data set needs "
-            f"{expected} (training samples, classes)"
-        )
-    return probs
-
-
 def read_teacher(args, method, teacher, experiment):
     """What teaches the method, a network on the CPU yet. Raises BadInput when its file does not fit the data."""
     dataset, device = experiment.dataset, experiment.hardware.device
@@ -80,7 +62,9 @@ def read_teacher(args, method, teacher, experiment):
     if method.teacher == "table":
         return teacher.read_table(dataset, args.table == "sharded").to(device)
     if method.teacher == "truth":
-        return read_true_probs(args, dataset).to(device)
+        if args.true_probs is None:
+            raise errors.BadInput("--teach_type true: give the distributions with --true_probs FILE")
+        return read_true_distributions("--true_probs", args.true_probs, dataset).to(device)
     return experiment.new_table() if method.teacher == "own table" else None
 
 

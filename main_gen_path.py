@@ -43,20 +43,20 @@ def check_paths(args, folder, data):
     check_path_flags(args, data, folder, [] if args.record == "none" else shapes)
 
 
-def make_observers(args, experiment, files, run, state):
-    """The observers that record; files: a PathFiles."""
+def make_observers(args, experiment, run, state):
+    """The observers that record."""
     loader, forward = experiment.train_loader, experiment.hardware.forward_of(state.model)
     chosen = fixed_samples(args, experiment.data, args.fine_samples or args.batch_size)
-    batch = loader.of_samples(chosen)
-    at_ends = files.open(run, state, "PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
-    fine = files.open_fine(run, state, "PATH_BATCH_FINE", chosen, batch)
+    files, batch = PathFiles(experiment, run, state), loader.of_samples(chosen)
+    at_ends = files.open("PATH_BATCH_COARSE", args.epochs, "the end of an epoch", chosen)
+    fine = files.open_fine("PATH_BATCH_FINE", chosen, batch)
     observers = [
         PathAfterEpochs(at_ends, batch, forward),
         PathBeforeUpdates(fine, batch, forward, args.fine_every),
     ]
     if args.record == "train":
-        return [*observers, TrainingPath(files.open_training(run, state))]
-    everyone = files.open(run, state, "PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
+        return [*observers, TrainingPath(files.open_training())]
+    everyone = files.open("PATH_TRAIN_COARSE", args.epochs, "the end of an epoch, eval mode")
     return [*observers, PathAfterEpochs(everyone, loader.clean(), forward)]
 
 
@@ -68,13 +68,11 @@ def main(argv=None) -> Path | None:
     if args.check:
         return experiment.print_settings()
 
+    def watch(run, state):
+        return [] if args.record == "none" else make_observers(args, experiment, run, state)
+
     experiment.start()
-    with PathFiles(args, experiment) as files:
-
-        def watch(run, state):
-            return [] if args.record == "none" else make_observers(args, experiment, files, run, state)
-
-        run, state = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
+    run, state = experiment.train(OneHot(experiment.dataset.num_classes), watch=watch)
     evaluate = f"evaluate.py {quote(str(run.path))} --checkpoint epoch_{args.epochs - 1}"
     analyze = f"analyze_paths.py {quote(str(run.path))}"
     experiment.tell_result(run, state, evaluate if args.record == "none" else analyze)

@@ -38,19 +38,18 @@ def main(argv=None) -> Path | None:
     folder = RESULTS / args.proj_name / (args.net + run_name(args))
 
     def check(data):
-        check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.record_paths)
+        if args.record_paths:
+            check_path_flags(args, data, folder, [(len(data.y), args.epochs)])
 
     experiment = Experiment(args, folder, check)
     if args.check:
         return experiment.print_settings()
 
+    def watch(run, state):
+        return [TrainingPath(PathFiles(experiment, run, state).open_training())] if args.record_paths else []
+
     experiment.start()
-    with PathFiles(args, experiment) as files:
-
-        def watch(run, state):
-            return [TrainingPath(files.open_training(run, state))] if args.record_paths else []
-
-        run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau, watch=watch)
+    run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau, watch=watch)
     teacher = run.path.name if run.path.parent == RESULTS / "Gen_teacher" else run.path
     given = [f" --{name} {getattr(args, name)}" for name in ("net", "batch_size", "lr", "epochs") if name in args.given]
     experiment.tell_result(

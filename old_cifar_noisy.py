@@ -132,7 +132,8 @@ def main(argv=None) -> Path | None:
     folder = settle(args)
 
     def check(data):
-        check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds * args.record_paths)
+        if args.record_paths:
+            check_path_flags(args, data, folder, [(len(data.y), args.epochs)] * args.seeds)
 
     experiment = Experiment(args, folder, check)
     folder = experiment.folder

@@ -10,6 +10,7 @@ from argparse import Namespace
 
 import torch
 
+from common.errors import BadInput
 from common.flags import CheckedParser, count, inner_share, name, not_negative, one_of, positive, share, whole
 from common.hardware import pick_device, usable_cpus
 from data import augment, noise
@@ -18,6 +19,7 @@ from data.label_files import split_file_and_key
 from data.labels import LabelledData, load_data
 from data.loader import IndexedLoader
 from models import NETS
+from supervision.table import read_distributions
 
 EVAL_BATCH = 500
 
@@ -205,6 +207,21 @@ def split_loader(
     images, rows = split.place(idx, device)
     normalise = dataset.mean, dataset.std, device
     return IndexedLoader(images, y[idx], ny[idx], idx, batch_size, *normalise, rows=rows, num_workers=args.num_work)
+
+
+def read_true_distributions(flag: str, path, dataset: Dataset) -> torch.Tensor:
+    """The (N, K) label distributions of the training rows, from a .npy; BadInput, which names the flag, where they are
+    of other data, or none."""
+    try:
+        probs = read_distributions(path)
+    except ValueError as problem:
+        raise BadInput(f"{flag} {problem}") from None
+    expected = dataset.num_train, dataset.num_classes
+    if tuple(probs.shape) != expected:
+        raise BadInput(
+            f"{flag} {path}: has shape {tuple(probs.shape)}, the data set needs {expected} (training samples, classes)"
+        )
+    return probs
 
 
 def expected_calibration_error(confidence, correct, n_bins: int = 10) -> float:

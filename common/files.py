@@ -52,12 +52,9 @@ def naming(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file that appears under its name only when the block ends without an exception."""
-    try:
-        with partial_file(path, mode) as f:
-            yield f
-        os.replace(partial_name(path), path)
-    finally:
-        partial_name(path).unlink(missing_ok=True)
+    with partial_file(path, mode) as f:
+        yield f
+    os.replace(partial_name(path), path)
 
 
 class CheckedFiles:
@@ -145,5 +142,4 @@ def read_json(path: str | Path) -> dict:
         raise BadInput(f"{path}: not readable as JSON ({problem}); take an intact copy") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected a JSON object; take an intact copy")
-    content.pop("crc32", None)  # which earlier versions wrote
     return content

@@ -129,8 +129,8 @@ class Hardware:
         if args.amp == "fp16" and device.type == "cpu":
             raise BadInput("--amp fp16: needs a GPU; use --amp bf16 or --amp auto on a CPU")
         precision = PRECISIONS.get(args.amp, "bfloat16" if native_bfloat16(device) else "float32")
-        chosen = cls(device, precision, device.type != "mps", compiled=args.compile == "on", threads=_threads())
-        chosen.deterministic = args.deterministic
+        choices = dict(compiled=args.compile == "on", threads=_threads(), deterministic=args.deterministic)
+        chosen = cls(device, precision, device.type != "mps", **choices)
         if device.type == "cuda":
             # --amp off means float32 as it is written
             chosen.tf32 = args.amp != "off" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -173,9 +173,8 @@ class Hardware:
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def decide_compile(self, seconds_per_step: Callable[[], float], num_steps: int) -> None:
-        """--compile auto, where it is open: True for a run long enough to make up for compiling."""
-        if self.compiled is None:
-            self.compiled = seconds_per_step() * num_steps >= COMPILED_FROM
+        """--compile auto on a GPU: yes for a run long enough to make up for compiling."""
+        self.compiled = seconds_per_step() * num_steps >= COMPILED_FROM
 
     def differences(self, before: dict) -> str:
         """In words, what may change the last bits beside the choices themselves: "" where it is all the same."""
@@ -198,18 +197,17 @@ class Hardware:
 
     def uses_graphs(self, model: torch.nn.Module) -> bool:
         """Whether a compiled model runs as CUDA graphs."""
-        num_weights = sum(p.numel() for p in model.parameters())
-        return bool(self.compiled) and self.device.type == "cuda" and num_weights < SMALL
+        return self.device.type == "cuda" and sum(p.numel() for p in model.parameters()) < SMALL
 
     def forward_of(self, model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         """x (B, C, H, W) -> float32 logits (B, K), run in the chosen precision."""
-        graphs = self.uses_graphs(model)
 
         def forward(x):
             with self.autocast():
-                logits = model(x).float()
-            return logits.clone() if graphs else logits  # the next replay of a graph writes over what it gave
+                return model(x).float()
 
+        if self.compiled and self.uses_graphs(model):
+            return lambda x: forward(x).clone()  # the next replay of a graph writes over what it gave
         return forward
 
     def autocast(self):
@@ -227,7 +225,7 @@ class Hardware:
         return {**kept, "device": self.device.type, "hardware": hardware_name(self.device)}
 
     def __str__(self):
-        compiled = {None: "compiled if that pays", True: "compiled", False: "not compiled"}[self.compiled]
+        compiled = "compiled" if self.compiled else "not compiled"
         on = {"TF32": self.tf32, "cudnn.benchmark": self.cudnn_benchmark, "deterministic": self.deterministic}
         layout = "channels_last" if self.channels_last else "NCHW"
         device = f"{self.device.type} ({hardware_name(self.device)})"

@@ -144,8 +144,6 @@ def _check_header(f, size):
 
 
 def _read_member(archive, member):
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{member.filename!r} in it is compressed in a way that numpy does not use")
     with archive.open(member) as f:
         try:
             _check_header(f, member.file_size)
@@ -156,10 +154,7 @@ def _read_member(archive, member):
 
 def _read_array(f):
     f.seek(0)
-    array = np.lib.format.read_array(f, allow_pickle=False)
-    if array.dtype.kind == "U":  # numbers that are no characters would raise wherever they are looked at
-        "".join(array.ravel().tolist()).encode("utf-8", "surrogateescape")
-    return array
+    return np.lib.format.read_array(f, allow_pickle=False)
 
 
 def class_numbers(labels: np.ndarray, what: str) -> np.ndarray:

@@ -72,15 +72,12 @@ def train_method(name, experiment, folder):
     log_file = logs / f"{method.log_name or name}.txt" if distributed.RANK == 0 else os.devnull
     if args.start == "other" and method.is_taught:
         experiment = elsewhere(experiment)
-    with (
-        naming(log_file),
-        open(log_file, "a", encoding="utf-8", buffering=1) as log,
-        PathFiles(args, experiment) as files,
-    ):
 
-        def watch(run, state):
-            return [TrainingPath(files.open_training(run, state))] if args.record_paths and name == "OHT" else []
+    def watch(run, state):
+        records = args.record_paths and name == "OHT"
+        return [TrainingPath(PathFiles(experiment, run, state).open_training())] if records else []
 
+    with naming(log_file), open(log_file, "a", encoding="utf-8", buffering=1) as log:
         print(f"{name}, seed {args.seed}", file=log)
         settings = dict(table=table, temperature=args.temp, watch=watch, log=partial(print, file=log))
         result = train_on(target, loss, experiment, seed_folder / name, args.seed, **settings)

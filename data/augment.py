@@ -31,11 +31,11 @@ def draw(
     published); above, a random resized crop (area .08 to 1, aspect 3/4 to 4/3, Szegedy et al. 2015).
     image_size: the side in pixels, or (height, width), of which the shorter one counts.
     """
-    draws = {}
     if kind == "none":
-        return draws
+        return {}
     if kind == "resized_crop":  # of the files' own pixels, whose numbers are not known here
         return {"seed": torch.randint(2**62, (num_samples,), generator=generator)}
+    draws = {}
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) <= 64:
         reach = _reach(min(height, width))

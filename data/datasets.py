@@ -5,7 +5,6 @@ Adding one is adding a function to DATASETS that takes the arguments and returns
 
 import hashlib
 import math
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from common.errors import BadInput, NeedsDownload
+from common.flags import as_flags
 from common.untrusted import check_range, class_numbers, load_npz, nfc, valid_text
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
 
@@ -55,13 +55,8 @@ class Split:
         sets that are no folder, all who ask share one copy. BadInput when a GPU's memory is too small for that.
         """
         if not isinstance(self.images, FolderImages):
-            left = memory_left(device)
-            if self.images.device.type != device.type and self.images.nbytes > left:
-                raise BadInput(
-                    f"--device {device.type}: the images take {self.images.nbytes / 1e9:.1f} GB, of its memory "
-                    f"{left / 1e9:.1f} GB are free; free it, give --device cpu, or make them an image folder"
-                )
-            self.images = self.images.to(device)
+            if self.images.device.type != device.type:
+                self._move_to(device)
             return self.images, rows
         if self.images.how(rows, memory_left(device)) != "memory":
             return self.images, rows
@@ -70,6 +65,15 @@ class Split:
             return images, rows
         # A copy on a GPU would not have the rows that are decoded later.
         return images[torch.from_numpy(rows)].to(device), np.arange(len(rows))
+
+    def _move_to(self, device):
+        size, left = self.images.nbytes, memory_left(device)
+        if size > left:
+            raise BadInput(
+                f"--device {device.type}: the images take {size / 1e9:.1f} GB, of its memory {left / 1e9:.1f} GB are "
+                "free; free it, give --device cpu, or make them an image folder"
+            )
+        self.images = self.images.to(device)
 
 
 def memory_left(device):
@@ -155,15 +159,14 @@ def open_dataset(args: Namespace) -> Dataset:
     if args.dataset in ("npz", "folder", "tinyimagenet") and args.data_dir is None:
         kind = "file" if args.dataset == "npz" else "folder"
         raise BadInput(f"--dataset {args.dataset}: give the {kind} with --data_dir")
-    if args.dataset not in ("folder", "tinyimagenet") and (args.skip_bad or args.image_size is not None):
-        flag = "--skip_bad" if args.skip_bad else f"--image_size {args.image_size}"
-        raise BadInput(f"{flag}: --dataset {args.dataset} is no folder of images; leave it out")
-    where, size = Path(args.data_dir or "./datasets"), args.image_size or 64
-    backend = _check_backend(args)
-    resolved = {"data_dir": where, "image_size": size, "data_backend": backend}
+    resolved = {"data_dir": Path(args.data_dir or "./datasets"), "image_size": args.image_size or 64}
+    if args.dataset in ("folder", "tinyimagenet"):
+        resolved["data_backend"] = _check_backend(args)
+    else:
+        _check_no_folder_flags(args)
     dataset = DATASETS[args.dataset](Namespace(**{**vars(args), **resolved}))
     if dataset.needs_download and args.data_dir and "dataset" not in args.given:
-        _check_not_ones_own(where)
+        _check_not_ones_own(Path(args.data_dir))
     if "test_size" in args.given and dataset.test_size is None:
         raise BadInput(
             f"--test_size {args.test_size:g}: --dataset {args.dataset} brings its test set; only an image folder "
@@ -174,24 +177,29 @@ def open_dataset(args: Namespace) -> Dataset:
     return dataset
 
 
+def _check_no_folder_flags(args):
+    """BadInput for a flag that is for folders of images alone."""
+    wrong = [name for name in ("skip_bad", "image_size", "cache_dir") if getattr(args, name)]
+    wrong += [] if args.data_backend in ("auto", "memory") else ["data_backend"]
+    wrong += ["augment"] if args.augment == "resized_crop" else []
+    if wrong:
+        flag = " ".join(as_flags({wrong[0]: getattr(args, wrong[0])}))
+        raise BadInput(f"{flag}: is for folders of images, and --dataset {args.dataset} is none; leave it out")
+
+
 def _check_backend(args):
-    """--data_backend of an image folder, as --augment needs it; BadInput where the flags do not go together."""
-    backend, cache_dir, augment = args.data_backend, args.cache_dir, args.augment
-    if args.dataset not in ("folder", "tinyimagenet"):
-        if backend not in ("auto", "memory"):
-            raise BadInput(f"--data_backend {backend}: --dataset {args.dataset} is kept in memory; leave it out")
-        if augment == "resized_crop":
-            raise BadInput(f"--augment resized_crop: is for image files, not --dataset {args.dataset}; give crop_flip")
-    if cache_dir and backend not in ("auto", "cache"):
-        raise BadInput(f"--cache_dir {cache_dir}: --data_backend {backend} makes no cache; leave one of them out")
-    if augment == "resized_crop":
-        if backend not in ("auto", "files"):
-            raise BadInput(
-                f"--augment resized_crop: is cut out of the files' own pixels, which --data_backend {backend} does not "
-                "keep; give files, or --augment crop_flip"
-            )
-        backend = "files"
-    return backend
+    """--data_backend as --augment needs it; BadInput where the flags do not go together."""
+    backend = args.data_backend
+    if args.cache_dir and backend not in ("auto", "cache"):
+        raise BadInput(f"--cache_dir {args.cache_dir}: --data_backend {backend} makes no cache; leave one of them out")
+    if args.augment != "resized_crop":
+        return backend
+    if backend not in ("auto", "files"):
+        raise BadInput(
+            f"--augment resized_crop: is cut out of the files' own pixels, which --data_backend {backend} does not "
+            "keep; give files, or --augment crop_flip"
+        )
+    return "files"
 
 
 def _check_not_ones_own(path):
@@ -274,8 +282,6 @@ def npz(args):
     path = args.data_dir
     if not path.is_file():
         raise BadInput(f"--data_dir {path}: there is no such file; --dataset npz needs a .npz file")
-    if not zipfile.is_zipfile(path):
-        raise BadInput(f"--data_dir {path}: is not a .npz file; give one made by numpy.savez")
     wanted = [f"{s}_{what}" for s in ("train", "test", "val") for what in ("images", "labels")] + ["class_names"]
     arrays = load_npz(path, wanted, f"--data_dir {path}: not readable as .npz")
     present = ["train", "test"] + ["val"] * any(key.startswith("val_") for key in arrays)

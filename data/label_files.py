@@ -93,9 +93,6 @@ def _read_array(path, key, what):
         found = found[_pick(path, found, key)] if isinstance(found, dict) else found
     else:
         raise BadInput(f"{what}: expected a .pt, .npy, .npz or .csv file")
-    if isinstance(found, (list, tuple)) and not all(isinstance(v, (int, float)) for v in found):
-        # before numpy sees them: lists in lists may be endless
-        raise BadInput(f"{what}: must be whole numbers; these are lists, or other things")
     try:
         array = np.asarray(found)
     except Exception as problem:  # whatever numpy says of what is no array

@@ -70,13 +70,10 @@ def check_data(args: Namespace, dataset: Dataset) -> None:
     if dataset.num_classes < 2:
         raise BadInput(f"--dataset {args.dataset}: the training set has one class only; two are needed")
     usable, in_use = dataset.num_usable, args.train_size or dataset.num_usable
-    if in_use > usable:
+    if not min(dataset.num_classes, usable) <= in_use <= usable:
         raise BadInput(
-            f"--train_size {args.train_size}: the training set has {usable} samples that can be read; give at most that"
-        )
-    if args.train_size and in_use < dataset.num_classes:
-        raise BadInput(
-            f"--train_size {args.train_size}: fewer than the {dataset.num_classes} classes; give one of each at least"
+            f"--train_size {args.train_size}: there are {usable} training samples of {dataset.num_classes} classes; "
+            "give at most as many, and one of each class at least"
         )
     _check_left(args, in_use - _valid_count(args, dataset, in_use), f"--valid_size {args.valid_size:g}")
     if args.ny_file and dataset.needs_download:  # else load_data reads it right away
@@ -106,8 +103,10 @@ def load_data(args: Namespace, dataset: Dataset | None = None) -> LabelledData:
     y, marks, rows = np.asarray(dataset.train.labels, np.int64), None, dataset.train.usable
     if args.ny_file:
         ny, marks = _read_noise_file(args, dataset, y)
-    else:
+    elif args.ny_ratio:
         ny = add_label_noise(y, dataset.num_classes, args.ny_ratio, args.ny_kind, role_seed(data_seed, "noise"))
+    else:
+        ny = y.copy()
     if args.train_size:
         rows = rows[_balanced_subset(y[rows], args.train_size, dataset.num_classes, role_seed(data_seed, "subset"))]
     order = np.random.default_rng(role_seed(data_seed, "validation")).permutation(len(rows))

@@ -103,13 +103,13 @@ class IndexedLoader:
             draws = {key: value[drawn].to(self.device) for key, value in draws.items()}
         starts = [b * self.batch_size for b in range(len(self))] + [n]
         parts = [slice(a + self.rank, b, self.world_size) for a, b in zip(starts, starts[1:], strict=False)][first:]
-        seeds = draws.pop("seed", None)
         if self.streamed:
-            pixels = self._stream(rows.cpu(), parts, seeds if seeds is None else seeds.cpu())
+            pixels = self._stream(rows.cpu(), parts, draws.pop("seed", None))
         else:
             pixels = (self.images.index_select(0, rows[part]) for part in parts)  # faster than indexing
         for part, images in zip(parts, pixels, strict=True):
-            images = augment.apply(images, {key: value[part] for key, value in draws.items()})
+            if draws:
+                images = augment.apply(images, {key: value[part] for key, value in draws.items()})
             yield self._normalise(images), y[part], ny[part], idx[part]
 
     def _normalise(self, images):
@@ -126,7 +126,7 @@ class IndexedLoader:
             for pixels in _ahead(lambda part: torch.from_numpy(self.images.cache.take(rows[part], 0)), parts, threads):
                 yield pixels.to(self.device)
             return
-        keys = rows if seeds is None else torch.stack([rows, seeds], 1)
+        keys = rows if seeds is None else torch.stack([rows, seeds.cpu()], 1)
         stand_in = keys[:1].tolist()  # a rank's share may be empty, and needs the shape of images, too
         # A generator of its own: without one, every epoch would draw the workers' seed from the global generator.
         loader = DataLoader(

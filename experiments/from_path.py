@@ -142,15 +142,14 @@ def train(name, experiment, folder):
     own_folder, oht_folder = seed_folder / name.replace(":", "_"), seed_folder / "OHT"
     done = methods.read_result(own_folder)
     settings = dict(log=lambda line: None, loss=partial(distillation_loss, tau=1.0))
-    with PathFiles(args, experiment) as files:
-        if name == "OHT":
-            target, where = OneHot(experiment.dataset.num_classes), experiment
-            settings["watch"] = lambda run, state: [TrainingPath(files.open_training(run, state))]
-        else:
-            taught = Taught(experiment, oht_folder)
-            target, where = taught.target(name), methods.elsewhere(experiment) if args.start == "other" else experiment
-        if not done:
-            done = methods.train_on(target, experiment=where, folder=own_folder, seed=args.seed, **settings)
+    if name == "OHT":
+        target, where = OneHot(experiment.dataset.num_classes), experiment
+        settings["watch"] = lambda run, state: [TrainingPath(PathFiles(experiment, run, state).open_training())]
+    else:
+        taught = Taught(experiment, oht_folder)
+        target, where = taught.target(name), methods.elsewhere(experiment) if args.start == "other" else experiment
+    if not done:
+        done = methods.train_on(target, experiment=where, folder=own_folder, seed=args.seed, **settings)
     if name == "OHT":
         rows = data.train_idx
         path = np.load(own_folder / f"{PATH}.npy")[rows].astype(np.float32)

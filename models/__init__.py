@@ -79,8 +79,6 @@ def check_net(
 
     flag: what the message calls the network's flag, such as --teach_net.
     """
-    if name not in NETS:
-        raise BadInput(f"{flag} {name}: unknown network; choose one of {', '.join(NETS)}")
     net = NETS[name]
     if image_size < net.smallest:
         raise BadInput(

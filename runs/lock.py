@@ -1,6 +1,5 @@
 """One process at a time in a run's folder."""
 
-import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -15,7 +14,6 @@ class FolderLock:
     """
 
     def __init__(self, path: Path):
-        self.path = Path(path)
         self._handle = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -24,12 +22,4 @@ class FolderLock:
             raise BadInput(f"{path}: another process is writing there; wait for it, or choose another name") from None
 
     def release(self):
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-
-def check_unlocked(path: Path):
-    """BadInput when a process is writing in a folder."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        FolderLock(path).release()
+        os.close(self._handle)

@@ -1,6 +1,5 @@
 """What scripts that record learning paths share: their flags, the fixed samples, recorders in a run folder."""
 
-import contextlib
 import shutil
 from pathlib import Path
 
@@ -83,25 +82,19 @@ class Unrecorded:
 
 
 class PathFiles:
-    """Opens recorders of a run's paths, and closes them at the end: a context manager.
+    """Opens recorders of a run's paths in its folder; each is part of its TrainingState, and closed with the run."""
 
-    A context left by an exception does not complete the steps that were open (PathRecorder).
-    """
+    def __init__(self, experiment, run, state):
+        self.args, self.experiment, self.run, self.state = experiment.args, experiment, run, state
 
-    def __init__(self, args, experiment):
-        self.args, self.experiment, self._stack = args, experiment, contextlib.ExitStack()
+    def open(self, name, num_steps, step, rows=None):
+        """A PathRecorder of NAME.npy. step: in words, what a step is. rows: (M,) idx, or all.
 
-    def open(self, run, state, name, num_steps, step, rows=None):
-        """A PathRecorder of NAME.npy in the run's folder, which is part of the TrainingState from then on.
-
-        step: in words, what a step is. rows: (M,) idx, or all. In a run that is resumed, the file must be there.
+        In a run that is resumed, the file must be there.
         """
-        path = run.path / f"{name}.npy"
-        shape = (
-            len(self.experiment.data.y) if rows is None else len(rows),
-            num_steps,
-            self.experiment.dataset.num_classes,
-        )
+        run, path = self.run, self.run.path / f"{name}.npy"
+        num_samples = len(self.experiment.data.y) if rows is None else len(rows)
+        shape = num_samples, num_steps, self.experiment.dataset.num_classes
         if not run.writes:
             return Unrecorded(shape)
         if run.resumes and not path.is_file():
@@ -112,17 +105,17 @@ class PathFiles:
             )
         except ValueError as problem:
             raise errors.BadInput(str(problem)) from None
-        state.recorders[name] = self._stack.enter_context(recorder)
+        self.state.recorders[name] = run.closing.enter_context(recorder)
         return recorder
 
-    def open_training(self, run, state):
+    def open_training(self):
         """open() for PATH_TRAIN_COARSE, every training sample in each epoch's training pass."""
-        return self.open(run, state, "PATH_TRAIN_COARSE", self.args.epochs, "the training pass of an epoch")
+        return self.open("PATH_TRAIN_COARSE", self.args.epochs, "the training pass of an epoch")
 
-    def open_fine(self, run, state, name, rows, loader):
+    def open_fine(self, name, rows, loader):
         """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""
         step = f"before every update number {self.args.fine_every} * step"
-        recorder = self.open(run, state, name, num_fine_steps(self.args, self.experiment.data), step, rows)
+        recorder = self.open(name, num_fine_steps(self.args, self.experiment.data), step, rows)
         self._print_cost(name, recorder.shape, loader.num_samples)
         return recorder
 
@@ -136,9 +129,3 @@ class PathFiles:
                 f"{name}: {followed} samples at {shape[1]} moments cost about {cost:.1f} times the arithmetic of the "
                 f"training itself ({size / 1e6:.0f} MB); --fine_samples {affordable} would cost 0.1"
             )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *problem):
-        return self._stack.__exit__(*problem)

@@ -73,20 +73,13 @@ def _labels(file, settings):
     Marks where it was trained on some."""
     arrays, resolved = load_npz(file, ["y", "ny", "paths", "mark"]), settings["resolved"]
     y, ny, files = (arrays.get(key) for key in ("y", "ny", "paths"))
-    for labels in (y, ny):
-        fits = labels is not None and labels.shape == (resolved["num_samples"],) and labels.dtype.kind in "iu"
-        if not fits or labels.min() < 0 or labels.max() >= resolved["num_classes"]:
+    for key, labels in (("y_sha256", y), ("ny_sha256", ny)):
+        if labels is None or fingerprint(labels) != resolved[key]:
             raise BadInput(f"{file}: has not the labels that args.json speaks of; take an intact copy of the run")
-    if any(resolved[key] != fingerprint(labels) for key, labels in (("y_sha256", y), ("ny_sha256", ny))):
-        raise BadInput(f"{file}: holds the labels of another run than args.json; take an intact copy of the run")
-    if files is not None and (files.shape != y.shape or files.dtype.kind != "U"):
-        raise BadInput(f"{file}: paths are {files.shape} of {files.dtype}; take an intact copy of the run")
     marks = None
     if resolved.get("labels_corrected"):
         # earlier versions kept no marks, but what differs is what was corrected
         mark = arrays.get("mark", np.where(y == ny, "", "right"))
-        if mark.shape != y.shape or mark.dtype.kind != "U":
-            raise BadInput(f"{file}: its marks are not of its labels; take an intact copy of the run")
         marks = Marks(y, ny, ny, mark, audit=np.full(len(y), ""))  # an audit is of one ranking, this is another
     if files is None or resolved.get("test_size"):  # a folder that had no train/ and test/
         return y, ny, files if files is None else files.tolist(), marks

@@ -7,7 +7,6 @@ from common.errors import BadInput
 from common.files import check_intact, read_json
 from common.hardware import DECIDING, TOLD
 from common.untrusted import load_pt
-from runs.lock import check_unlocked
 
 # Flags that may differ from the run's: they change nothing of what is learned, say where things lie now (what the
 # files hold is compared instead), or are compared elsewhere.
@@ -45,10 +44,8 @@ def take_over(args, folder):
     """
     if args.overwrite and args.resume:
         raise BadInput("--resume and --overwrite: one goes on with the run, the other replaces it; give one of them")
-    if not args.resume or not has_progress(folder):
+    if not has_progress(folder):
         return None
-    if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
-        check_unlocked(folder)
     saved, environment = read_json(check_intact(folder / "args.json")), read_environment(folder)
     wrong = []
     for name, ours in list(vars(args).items()):

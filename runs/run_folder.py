@@ -31,7 +31,7 @@ from data.datasets import TEST_SIZE, Dataset, fingerprint, open_dataset
 from data.label_files import split_file_and_key
 from models import build_model
 from runs.figures import plot_curves
-from runs.lock import FolderLock, check_unlocked
+from runs.lock import FolderLock
 from runs.resuming import check_resolved, has_progress, read_last
 from supervision.sparse_table import SparseTable
 
@@ -74,33 +74,32 @@ RESOLVED = (
 
 def check_free(path: Path, args):
     """BadInput when the folder already holds something, unless it is a run and --overwrite or --resume is given."""
+    if not path.exists():
+        return
     if getattr(args, "only_seed", None) is None:  # else the process that started this one holds the folder
-        check_unlocked(path)
-    _check_content(Path(path), args)
+        FolderLock(path).release()
+    _check_content(path, args)
 
 
 def _check_content(path, args):
-    if path.exists() and not path.is_dir() or any(not _is_leftover(file) for file in _content(path)):
-        if not args.overwrite and not args.resume:
-            raise BadInput(
-                f"{path}: is not empty; choose another name, or give --resume to go on with the run in it, "
-                "or --overwrite to replace it"
-            )
-        if not (path / "args.json").is_file():
-            flag = "--overwrite" if args.overwrite else "--resume"
-            raise BadInput(
-                f"{path}: is not a run's folder (no args.json), so {flag} leaves it alone; "
-                "choose another name or move it away"
-            )
-        inputs = {"ny_file": args.ny_file and split_file_and_key(args.ny_file)[0]}
-        inputs |= {name: getattr(args, name, None) for name in ("data_dir", "human_probs")}
-        for name, file in inputs.items():
-            if args.overwrite and file and path.resolve() in Path(file).resolve().parents:
-                raise BadInput(f"--{name} {file}: lies in {path}, which --overwrite replaces; move it out first")
-
-
-def _content(path):
-    return list(path.iterdir()) if path.is_dir() else []
+    if path.is_dir() and all(_is_leftover(file) for file in path.iterdir()):
+        return
+    if not args.overwrite and not args.resume:
+        raise BadInput(
+            f"{path}: is not empty; choose another name, or give --resume to go on with the run in it, "
+            "or --overwrite to replace it"
+        )
+    if not (path / "args.json").is_file():
+        flag = "--overwrite" if args.overwrite else "--resume"
+        raise BadInput(
+            f"{path}: is not a run's folder (no args.json), so {flag} leaves it alone; "
+            "choose another name or move it away"
+        )
+    inputs = {"ny_file": args.ny_file and split_file_and_key(args.ny_file)[0]}
+    inputs |= {name: getattr(args, name, None) for name in ("data_dir", "human_probs")}
+    for name, file in inputs.items():
+        if args.overwrite and file and path.resolve() in Path(file).resolve().parents:
+            raise BadInput(f"--{name} {file}: lies in {path}, which --overwrite replaces; move it out first")
 
 
 def _is_leftover(file):
@@ -111,80 +110,74 @@ def _is_leftover(file):
 class RunFolder:
     """Writes a run's files, each whole or not at all, and holds the folder's lock: a context manager, to let it go.
 
-    resumes: whether it goes on with the run that is there.
+    resumes: whether it goes on with the run that is there. closing: an ExitStack, of what is closed with the run.
     """
 
     writes = True
 
-    def __init__(self, path):
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.lock = FolderLock(self.path)
-        self.save_epochs, self.last_epoch, self.save_every, self.save_seconds = (), None, 1, 600
-        self.table_metadata, self.keeps_best, self.hardware, self.resumes = {}, True, {}, False
-        self._saved_at = time.monotonic()
-
-    def shared(self) -> dict:
-        """What an OnlookersFolder is made of."""
-        return {name: value for name, value in vars(self).items() if name not in ("lock", "files")}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *problem):
-        self.lock.release()
-
-    @classmethod
-    def open(cls, path: Path, args, data, hardware, with_labels: bool = True, **resolved) -> "RunFolder":
+    def __init__(self, path: Path, args, data, hardware, with_labels: bool = True, **resolved):
         """Make the folder and write what is known before training; --overwrite replaces a run that is there.
 
         With --resume, where something is saved, the run there is kept: BadInput when data, labels or teacher are no
         longer its own.
         """
-        run = cls(path)
-        try:
-            run._prepare(args, data, hardware, with_labels, resolved)
-        except BaseException:
-            run.lock.release()
-            raise
-        return run
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as closing:
+            closing.callback(FolderLock(self.path).release)
+            self._prepare(args, data, hardware, with_labels, resolved)
+            self.closing = closing.pop_all()  # nothing is closed yet, unless something failed
+
+    def shared(self) -> dict:
+        """What an OnlookersFolder is made of."""
+        return {name: value for name, value in vars(self).items() if name not in ("closing", "files")}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *problem):
+        self.closing.__exit__(*problem)
 
     def _prepare(self, args, data, hardware, with_labels, resolved):
         _check_content(self.path, args)  # once more, now that nobody else can write
         self.save_epochs, self.last_epoch = set(args.save_epochs), args.epochs - 1
-        self.save_every, self.save_seconds = args.save_every, 60 * args.save_minutes
+        self.save_every, self.save_seconds, self._saved_at = args.save_every, 60 * args.save_minutes, time.monotonic()
         self.hardware, self.resumes = hardware.describe(), args.resume and has_progress(self.path)
         noise = {name: getattr(args, name) for name in ("ny_ratio", "ny_kind", "ny_file")}
-        noise["realised"] = data.noise_realised
-        self.table_metadata = {"dataset": args.dataset, **data.fingerprints(), "noise": noise, **resolved}
+        resolved = {**data.fingerprints(), **resolved}
+        self.table_metadata = {"dataset": args.dataset, "noise": {**noise, "realised": data.noise_realised}, **resolved}
         settings = _settings(args, data, resolved)
         if self.resumes:
-            saved = read_args(self.path)
-            check_resolved(self.path, saved["resolved"], settings["resolved"])
-            settings = {**saved, "epochs": args.epochs}
-            _remove_leftovers(self.path)
-            if settings == saved:  # nothing to write before the rest is found intact
-                self.files = CheckedFiles(self.path)
-                return
+            self._go_on(settings)
         else:
             _clear(self.path)
+            self._begin(settings, data, with_labels)
+
+    def _begin(self, settings, data, with_labels):
         self.files = CheckedFiles(self.path)
         with self.files.together() as open_file:
             with open_file("args.json", "w") as f:
                 f.write(as_json(settings))
-            if not self.resumes:
-                with open_file("environment.json", "w") as f:
-                    f.write(as_json({**environment(), **self.hardware}))
-            if with_labels and not self.resumes:
+            with open_file("environment.json", "w") as f:
+                f.write(as_json({**environment(), **self.hardware}))
+            if with_labels:
                 paths = {"paths": np.array(data.dataset.train_paths)} if data.dataset.train_paths else {}
                 marks = {"mark": data.marks.mark} if data.corrected else {}
                 with open_file("labels.npz") as f:
                     np.savez(f, y=data.y, ny=data.ny, idx=data.train_idx, valid_idx=data.valid_idx, **paths, **marks)
 
+    def _go_on(self, settings):
+        saved = read_args(self.path)
+        check_resolved(self.path, saved["resolved"], settings["resolved"])
+        for file in self.path.glob(f"*{PARTIAL}"):  # what a kill left half-written
+            file.unlink()
+        self.files = CheckedFiles(self.path)
+        if settings["epochs"] != saved["epochs"]:
+            with self.files.together() as open_file, open_file("args.json", "w") as f:
+                f.write(as_json({**saved, "epochs": settings["epochs"]}))
+
     def restore(self, state):
-        """Bring a TrainingState to where the run was saved, if it was."""
-        if not (self.resumes and (self.path / "last.pt").is_file()):
-            return
+        """Bring a TrainingState to where the run was saved."""
         file = self.path / "last.pt"
         last = read_last(file)
         try:
@@ -213,8 +206,11 @@ class RunFolder:
         self._save_together(state)
 
     def save_epoch(self, state, epoch, new_best):
-        """Write the epoch's checkpoints and tables where it is one to keep, then last.pt, then metrics.csv."""
-        names = list(new_best) if self.keeps_best else []
+        """Write the epoch's checkpoints and tables where it is one to keep, then last.pt, then metrics.csv.
+
+        Best epochs are kept where there is a table: the path scripts keep neither.
+        """
+        names = list(new_best) if state.table is not None else []
         if epoch in self.save_epochs or epoch == self.last_epoch:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
@@ -265,10 +261,7 @@ class OnlookersFolder(RunFolder):
 
     def __init__(self, shared):
         vars(self).update(shared)
-        self.files = _Discarded()
-
-    def __exit__(self, *problem):
-        pass
+        self.files, self.closing = _Discarded(), contextlib.ExitStack()
 
     def time_to_save(self) -> bool:
         return False
@@ -303,21 +296,14 @@ def _settings(args, data, resolved):
             "num_samples": len(data.y),
             "noise_realised": data.noise_realised,
             "labels_corrected": data.corrected,
-            **data.fingerprints(),
             **resolved,
         },
     }
 
 
-def _remove_leftovers(folder):
-    """What a kill left half-written; the next write would only write over it."""
-    for file in folder.glob(f"*{PARTIAL}"):
-        file.unlink()
-
-
 def _clear(folder):
     """Empty a folder, args.json last: until then it is known as a run's, and can be replaced."""
-    for file in sorted(_content(folder), key=lambda file: file.name == "args.json"):
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == "args.json"):
         shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
@@ -419,9 +405,8 @@ def checkpoint_path(folder: Path, flag: str, name: str, ending: str = ".pt") -> 
 def environment() -> dict:
     """Versions and the code's git commit, for environment.json."""
     try:
-        where = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True)
-        commit = commit.stdout.strip()
+        settings = dict(cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **settings).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without its history
         commit = None
     return {

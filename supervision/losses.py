@@ -2,10 +2,8 @@
 
 import torch.nn.functional as F
 
-
-def cross_entropy(logits, p_tar):
-    """Batch mean of -sum_k p_tar_k log q_k with q = softmax(logits): what teachers are trained with."""
-    return F.cross_entropy(logits, p_tar)
+# Batch mean of -sum_k p_tar_k log q_k with q = softmax(logits): what teachers are trained with
+cross_entropy = F.cross_entropy
 
 
 def distillation_loss(logits, p_tar, tau):

@@ -34,10 +34,10 @@ def new_table(kind, num_samples, num_classes, smoothing, device, in_use=None, sc
 
     scratch: see ShardedTable.
     """
-    if kind == "sharded":
-        return ShardedTable(num_samples, num_classes, smoothing, device, scratch)
     if kind == "dense":
         return PredictionTable(num_samples, num_classes, smoothing, device)
+    if kind == "sharded":
+        return ShardedTable(num_samples, num_classes, smoothing, device, scratch)
     return SparseTable(num_samples, num_classes, kept_classes(kind), smoothing, device, in_use)
 
 

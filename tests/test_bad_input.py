@@ -34,14 +34,13 @@ DIGITS = "--dataset digits --net smallcnn --device cpu".split()
 # ------------------------------------------------------------------------------------------------- files
 
 
-def write_npz(path, drop=(), **changes):
-    """A small data set in the MedMNIST layout, with arrays changed or left out."""
+def write_npz(path, **changes):
+    """A small data set in the MedMNIST layout, with arrays changed."""
     arrays = {}
     for split, n in (("train", 30), ("test", 10)):
         arrays[f"{split}_images"] = np.zeros((n, 8, 8), np.uint8)
         arrays[f"{split}_labels"] = np.arange(n) % 3
-    arrays |= changes
-    np.savez(path, **{name: array for name, array in arrays.items() if name not in drop})
+    np.savez(path, **arrays | changes)
 
 
 def uniform(rows=1437, classes=10):
@@ -61,11 +60,7 @@ def files(taught, tmp_path_factory):
     """A folder of things that are wrong; the flags below name them as @NAME."""
     there = tmp_path_factory.mktemp("files")
     write_npz(there / "good.npz")
-    write_npz(there / "no_test.npz", drop=("test_labels",))
-    write_npz(there / "classes.npz", class_names=np.array(["a", "b"]), test_labels=np.arange(10) % 2)
-    write_npz(there / "negative.npz", train_labels=np.where(np.arange(30) == 4, -1, np.arange(30) % 3))
     write_npz(there / "lengths.npz", train_labels=np.arange(29) % 3)
-    write_npz(there / "floats.npz", train_images=np.zeros((30, 8, 8)))
     (there / "broken.npz").write_bytes((there / "good.npz").read_bytes()[:300])
     (there / "text.npz").write_text("not an archive")
     (there / "empty").mkdir()
@@ -140,11 +135,7 @@ CASES = [
     ("teacher", "--net smallcnn --device cpu --dataset npz", ["--dataset npz --data_dir"]),
     ("teacher", "--net smallcnn --device cpu --dataset folder", ["--dataset folder --data_dir"]),
     # npz files
-    ("teacher", f"{NPZ} @no_test.npz --batch_size 5", ["no_test.npz test_labels"]),
-    ("teacher", f"{NPZ} @classes.npz --batch_size 5", ["classes.npz train_labels 2"]),
-    ("teacher", f"{NPZ} @negative.npz --batch_size 5", ["negative.npz train_labels -1"]),
     ("teacher", f"{NPZ} @lengths.npz --batch_size 5", ["lengths.npz 30 29"]),
-    ("teacher", f"{NPZ} @floats.npz --batch_size 5", ["floats.npz train_images uint8 float64"]),
     ("teacher", f"{NPZ} @broken.npz --batch_size 5", ["broken.npz"]),
     ("teacher", f"{NPZ} @text.npz --batch_size 5", ["text.npz"]),
     # noise
@@ -168,22 +159,16 @@ CASES = [
         (script, f"{start} --{flag} {value}", [f"--{flag} {value}"])
         for script, start, flags in (
             ("teacher", WITH_DIGITS, ["lr", "filt_tau"]),
-            ("student", STUDENT, ["lr", "tau"]),
-            ("comparison", WITH_DIGITS, ["lr", "temp"]),
+            ("student", STUDENT, ["tau"]),
+            ("comparison", WITH_DIGITS, ["temp"]),
         )
         for flag in flags
         for value in ("0", "-1", "-1e-3", "nan", "inf", "-inf", "warm")
     ],
     *[
-        (script, f"{start} --smoothing {value}", [f"--smoothing {value}"])
-        for script, start in (("teacher", WITH_DIGITS), ("student", STUDENT), ("comparison", WITH_DIGITS))
-        for value in ("0", "1.01", "-0.05", "nan")
-    ],
-    *[
-        (script, f"{start} --{flag} {value}", [f"--{flag} {value}"])
-        for script, start in (("teacher", WITH_DIGITS), ("student", STUDENT), ("comparison", WITH_DIGITS))
-        for flag in ("epochs", "batch_size")
-        for value in ("0", "-5", "2.5")
+        ("teacher", f"{WITH_DIGITS} --{flag} {value}", [f"--{flag} {value}"])
+        for flag, values in {"smoothing": ["0", "1.01", "-0.05", "nan"], "epochs": ["0", "-5", "2.5"]}.items()
+        for value in values
     ],
     ("comparison", f"{WITH_DIGITS} --seeds 0", ["--seeds 0"]),
     ("student", f"{STUDENT} --ls_eps 1.5", ["--ls_eps 1.5"]),

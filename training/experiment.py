@@ -51,35 +51,41 @@ class Experiment:
         selects: whether best epochs are chosen and a table is kept; the path scripts do neither.
         also_check: called with the LabelledData once it is there, to raise BadInput.
         """
-        self.args, self.also_check, self.selects = args, also_check, selects
-        distributed.start(args)
-
-        def from_disk():
-            before = take_over(args, Path(folder))  # environment.json of the run to go on with, or None
-            check_free(Path(folder), args)
-            return Path(folder), before, vars(args)
-
-        self.folder, self.before, settings = distributed.of_first(from_disk)
-        vars(args).update(settings)
-        distributed.check(args)
+        self.args, self.folder, self.also_check, self.selects = args, Path(folder), also_check, selects
+        if distributed.WORLD_SIZE == 1:
+            self.before = self._look_at_folder()
+        else:
+            distributed.start(args)
+            found = distributed.of_first(lambda: (self._look_at_folder(), self.folder, vars(args)))
+            self.before, self.folder, settings = found
+            vars(args).update(settings)
+            distributed.check(args)
         if args.data_seed is None:
             args.data_seed = args.seed
-        least = 2 * distributed.WORLD_SIZE
-        if args.batch_size < least and args.norm == "batch":
+        if args.batch_size < 2 * distributed.WORLD_SIZE and args.norm == "batch":
             raise BadInput(
-                f"--batch_size {args.batch_size}: BatchNorm needs two samples in each process; give {least} or more, "
-                "or --norm group"
+                f"--batch_size {args.batch_size}: BatchNorm needs two samples in each process; give more, or "
+                "--norm group"
             )
         self.hardware = Hardware.choose(args, self.before)
         self.dataset = open_dataset(args)
-        check_net(args.net, self.dataset.image_size, **self._network_options())
+        options = dict(width=args.width, norm=args.norm, pretrained=args.pretrained)
+        self._network_options = {"channels": self.dataset.channels, **options}
+        check_net(args.net, self.dataset.image_size, **self._network_options)
         check_data(args, self.dataset)
         if selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
             raise BadInput(
                 f"--table {args.table}: there are {self.dataset.num_classes} classes; give at most that many"
             )
         self.data = None if self.dataset.needs_download else self._load_data()
-        check_tracking(args)
+        if args.wandb == "online":
+            check_tracking()
+
+    def _look_at_folder(self):
+        """environment.json of the run to go on with, whose settings args get; else None. BadInput where the folder is
+        not to be written to."""
+        check_free(self.folder, self.args)
+        return take_over(self.args, self.folder) if self.args.resume else None
 
     def _load_data(self):
         data = load_data(self.args, self.dataset)
@@ -88,7 +94,8 @@ class Experiment:
 
     def print_settings(self) -> None:
         """For --check: the resolved settings, a line each."""
-        settings = {**vars(self.args), "augment": self._augmentation(), **self.hardware.describe()}
+        kind = augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
+        settings = {**vars(self.args), "augment": kind, **self.hardware.describe()}
         for name, value in settings.items():
             if name not in ("given", "check"):
                 print(f"{name}: {json.dumps(value)}")
@@ -103,26 +110,31 @@ class Experiment:
         self.hardware.apply()
         if self.args.resume and not self.before:
             print(f"{self.folder}: there is nothing to resume yet; the run starts")
-        with distributed.first_alone():
-            if self.data is None:
-                self.data = self._load_data()
-            if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
-                self._build_model()
-            loaders = get_loaders(self.args, self.data)
-        for loader in filter(None, loaders):
-            loader.rank, loader.world_size = distributed.RANK, distributed.WORLD_SIZE
-        self.train_loader, self.valid_loader, self.test_loader = loaders
+        if distributed.WORLD_SIZE == 1:
+            self._make_loaders()
+        else:
+            with distributed.first_alone():
+                self._make_loaders()
+            for loader in filter(None, (self.train_loader, self.valid_loader, self.test_loader)):
+                loader.rank, loader.world_size = distributed.RANK, distributed.WORLD_SIZE
+            print(distributed.advice(self.args))
         print(self._summary())
         if self.valid_loader is None and self.selects:
             print("--valid_size 0: the test set chooses the best epochs, as published; its best figures are optimistic")
-        self.hardware.decide_compile(self._seconds_per_step, self.args.epochs * len(self.train_loader))
-        self.hardware.compiled = distributed.of_first(lambda: self.hardware.compiled)
+        if self.hardware.compiled is None:
+            self.hardware.decide_compile(self._seconds_per_step, self.args.epochs * len(self.train_loader))
+            self.hardware.compiled = distributed.of_first(lambda: self.hardware.compiled)
         print(f"running on {self.hardware}")
-        if distributed.WORLD_SIZE > 1:
-            print(distributed.advice(self.args))
         if self.before and (differ := self.hardware.differences(self.before)):
             print(f"the run so far had {differ}: it continues, but not bit for bit")
         return self
+
+    def _make_loaders(self):
+        if self.data is None:
+            self.data = self._load_data()
+        if self.args.pretrained:  # fetches the weights: a download that fails must leave nothing written
+            self._build_model()
+        self.train_loader, self.valid_loader, self.test_loader = get_loaders(self.args, self.data)
 
     def _summary(self):
         args, data, dataset = self.args, self.data, self.dataset
@@ -141,7 +153,7 @@ class Experiment:
             f"testing, {dataset.num_classes} classes; {noise}",
             *dataset.notes,
         ]
-        if dataset.num_skipped:
+        if args.skip_bad:
             lines.append(f"{dataset.num_skipped} images that cannot be read are left out")
         if lacking := data.not_trained_on:
             lines.append(
@@ -161,15 +173,14 @@ class Experiment:
 
     def new_run(self, path: Path | None = None, **resolved) -> RunFolder:
         """A RunFolder at path (default: the experiment's folder)."""
-        path, run = path or self.folder, None
+        run = None
         if distributed.RANK == 0:
-            resolved["augment"] = self._augmentation()
-            run = RunFolder.open(path, self.args, self.data, self.hardware, **resolved)
-        shared = distributed.of_first(lambda: run.shared())
-        return run or OnlookersFolder(shared)
-
-    def _augmentation(self):
-        return augment.resolve(self.args.augment, self.dataset.image_size, self.dataset.channels)
+            path, resolved["augment"] = path or self.folder, self.train_loader.augment_kind
+            run = RunFolder(path, self.args, self.data, self.hardware, **resolved)
+        if distributed.WORLD_SIZE > 1:
+            shared = distributed.of_first(lambda: run.shared())
+            run = run or OnlookersFolder(shared)
+        return run
 
     def new_table(self) -> PredictionTable:
         """A table of the kind that --table names, for train() to fill."""
@@ -203,21 +214,17 @@ class Experiment:
             resolved["filt_tau"] = temperature
             table = table or self.new_table()
             observers.append(TableUpdater(table, temperature))
+        if hasattr(target, "state_dict"):
+            observers.append(target)
         with self.new_run(path, **resolved) as run:
-            run.keeps_best = self.selects
             state = self.new_state(table)
-            state.observers = observers
-            observers += [
-                *([target] if hasattr(target, "state_dict") else []),
-                *watch(run, state),
-                ProgressBar(state, len(self.train_loader), args.epochs, label),
-                EpochLog(state, args.epochs, log),
-            ]
-            run.restore(state)
-            if state.update:
+            bar = ProgressBar(state, len(self.train_loader), args.epochs, label)
+            state.observers = [*observers, *watch(run, state), bar, EpochLog(state, args.epochs, log)]
+            if run.resumes:
+                run.restore(state)
                 print(f"{run.path}: {_progress(state, args)}")
             if args.wandb != "disabled" and state.epoch < args.epochs and distributed.RANK == 0:
-                observers.append(WandbTracker(state, args, run.path))
+                state.observers.append(WandbTracker(state, args, run.path))
             fit(state, run, args, self.hardware, target, self.valid_loader, self.test_loader, loss=loss)
             run.finish(state)
         distributed.barrier()  # what rank 0 wrote can be read
@@ -243,7 +250,8 @@ class Experiment:
         self.hardware.place(model)
         self.train_loader.seed(args.seed)
         torch.manual_seed(role_seed(args.seed, "dropout"))
-        distributed.own_dropout()
+        if distributed.RANK:
+            distributed.own_dropout()
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
 
     def _seconds_per_step(self, num_steps=10):
@@ -263,11 +271,7 @@ class Experiment:
 
     def _build_model(self):
         sizes = self.dataset.num_classes, self.dataset.image_size
-        return build_model(self.args.net, *sizes, **self._network_options())
-
-    def _network_options(self):
-        options = {name: getattr(self.args, name) for name in ("width", "norm", "pretrained")}
-        return {"channels": self.dataset.channels, **options}
+        return build_model(self.args.net, *sizes, **self._network_options)
 
 
 def _accuracies(row):

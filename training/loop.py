@@ -52,17 +52,6 @@ class EpochSoFar:
     def seconds(self):
         return time.perf_counter() - self.started
 
-    def timed(self, batches):
-        """The batches; how long each is waited for is added up."""
-        batches = iter(batches)
-        while True:
-            started = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - started
-            if batch is None:
-                return
-            yield batch
-
     @torch.no_grad()
     def add(self, value, logits, y, ny):
         self.losses.append(value)
@@ -119,9 +108,9 @@ class TrainingState:
     """All that a run needs to go on where it was: kept in one object, saved as last.pt by rank 0.
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
-    PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one. so_far: the epoch in hand, None
-    between epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the
-    update after which last.pt was written. ddp: the DistributedDataParallel of the model, among several processes.
+    PathRecorders, by name. observers: who is told of what happens. so_far: the epoch in hand, None between
+    epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the update
+    after which last.pt was written. ddp: the DistributedDataParallel of the model, among several processes.
     """
 
     model: torch.nn.Module
@@ -244,7 +233,9 @@ def train_epoch(
     new_to_it = [observer for observer in observers if not (resumed and hasattr(observer, "state_dict"))]
     tell(new_to_it, "before_epoch", state.epoch, state.model)
     so_far = state.so_far = state.so_far or EpochSoFar(state.loader.state_dict())
-    for number, (x, y, ny, idx) in enumerate(so_far.timed(state.loader.batches(so_far.updates)), so_far.updates):
+    asked = time.perf_counter()
+    for number, (x, y, ny, idx) in enumerate(state.loader.batches(so_far.updates), so_far.updates):
+        so_far.waited += time.perf_counter() - asked
         tell(observers, "before_update", state.update, state.model)
         state.optimizer.zero_grad(set_to_none=True)
         size = state.loader.size_of(number)
@@ -256,31 +247,37 @@ def train_epoch(
         state.scaler.update()
         end_update(state, value, seen, y, ny)
         between_updates()
+        asked = time.perf_counter()
     check_finite(state)
     return so_far.figures()
 
 
-def backward(state, forward, target, loss, share, size, parts):
+def backward(state, forward, target, loss, share, size, parts=1):
     """Add the gradient of the mean loss over a batch of `size` samples, of which this process has a share (x, label,
     idx), in parts. Returns the share's logits, detached, and mean loss."""
-    seen, values = [], []
-    chunks = [share] if parts == 1 else list(zip(*(whole.tensor_split(parts) for whole in share), strict=True))
-    for x, label, idx in chunks:
+    if parts > 1:
+        return _backward_in_parts(state, forward, target, loss, share, size, parts)
+    x, label, idx = share
+    logits = forward(x)
+    seen = logits.detach()
+    p_tar = target(x, label, idx, seen)
+    # without a sample the mean would be NaN; the other ranks wait for gradients, of zero
+    value = loss(logits, p_tar) if len(x) else logits.sum()
+    weight = len(x) * distributed.WORLD_SIZE / size  # DistributedDataParallel takes the mean over the ranks
+    state.scaler.scale(value if weight == 1 else value * weight).backward()
+    return seen, value.detach()
+
+
+def _backward_in_parts(state, forward, target, loss, share, size, parts):
+    chunks = list(zip(*(whole.tensor_split(parts) for whole in share), strict=True))
+    found = []
+    for chunk in chunks:
         # the ranks add up their gradients with the last part's
-        alone = state.ddp is not None and len(seen) + 1 < len(chunks)
+        alone = state.ddp is not None and len(found) + 1 < len(chunks)
         with state.ddp.no_sync() if alone else contextlib.nullcontext():
-            logits = forward(x)
-            seen.append(logits.detach())
-            p_tar = target(x, label, idx, seen[-1])
-            # without a sample the mean would be NaN; the other ranks wait for gradients, of zero
-            value = loss(logits, p_tar) if len(x) else logits.sum()
-            weight = len(x) * distributed.WORLD_SIZE / size  # DistributedDataParallel takes the mean over the ranks
-            state.scaler.scale(value if weight == 1 else value * weight).backward()
-            values.append(value.detach())
-    if len(chunks) == 1:
-        return seen[0], values[0]
-    mean = sum(value * len(logits) for value, logits in zip(values, seen, strict=True)) / len(share[0])
-    return torch.cat(seen), mean
+            found.append(backward(state, forward, target, loss, chunk, size))
+    mean = sum(value * len(logits) for logits, value in found) / len(share[0])
+    return torch.cat([logits for logits, _ in found]), mean
 
 
 def end_update(state, value, logits, y, ny):
@@ -293,14 +290,14 @@ def end_update(state, value, logits, y, ny):
 
 def tell(observers, moment, *what):
     """Call that moment of those that define it. Stopped in one's evaluation, all have the state they had before."""
-    observers = [observer for observer in observers if hasattr(observer, moment)]
-    can_stop = moment != "after_forward"
-    before = [(o, copy.deepcopy(o.state_dict())) for o in with_state(observers)] if can_stop else []
+    told = [observer for observer in observers if hasattr(observer, moment)]
+    can_stop = with_state(told) if moment != "after_forward" else []
+    before = [copy.deepcopy(observer.state_dict()) for observer in can_stop]
     try:
-        for observer in observers:
+        for observer in told:
             getattr(observer, moment)(*what)
     except Interrupted:
-        for observer, state in before:
+        for observer, state in zip(can_stop, before, strict=True):
             observer.load_state_dict(state)
         raise
 
@@ -385,8 +382,10 @@ def fit(
     run: the RunFolder that keeps metrics, checkpoints and tables. valid: loader or None: then the test set
     chooses. Returns the state. Asked to stop (SIGINT, SIGTERM), it saves and raises Interrupted.
     """
-    state.ddp = distributed.parallel(state.model)
-    forward, in_training = hardware.forward_of(state.model), hardware.forward_of(state.ddp or state.model)
+    forward = in_training = hardware.forward_of(state.model)
+    if distributed.WORLD_SIZE > 1:
+        state.ddp = distributed.parallel(state.model)
+        in_training = hardware.forward_of(state.ddp)
 
     def between_updates():
         if distributed.stop_if_asked(run.time_to_save()):
@@ -397,7 +396,9 @@ def fit(
         try:
             while state.epoch < args.epochs:
                 lr = learning_rate(state.epoch, args)
-                figures = train_epoch(state, in_training, target, loss, lr, state.observers, between_updates, args.accumulate)
+                figures = train_epoch(
+                    state, in_training, target, loss, lr, state.observers, between_updates, args.accumulate
+                )
                 end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test)
         except Interrupted as found:
             check_finite(state)

@@ -74,15 +74,13 @@ def test_where_the_processor_cannot_be_asked_it_is_float32(monkeypatch):
 
 
 def test_float16_on_a_cpu_is_bad_input():
-    with pytest.raises(BadInput, match="--amp fp16: needs a GPU"):
+    with pytest.raises(BadInput, match="--amp fp16"):
         choose(amp="fp16")
 
 
 @pytest.mark.parametrize("flag, compiled", [("auto", False), ("off", False), ("on", True)])
 def test_on_a_cpu_compiling_is_off_unless_asked_for(flag, compiled):
-    hardware = choose(compile=flag)
-    hardware.decide_compile(lambda: pytest.fail("nothing is measured here"), 10)
-    assert hardware.compiled is compiled
+    assert choose(compile=flag).compiled is compiled
 
 
 def on_cuda(monkeypatch, capability=(8, 0), **flags):

@@ -3,7 +3,6 @@
 import csv
 import pickle
 import tempfile
-import time
 import unicodedata
 from pathlib import Path
 
@@ -263,26 +262,9 @@ def test_odd_content_of_a_pt_file_is_refused(label_file, refused, content):
     refused(lambda: read(file), "--ny_file", file)
 
 
-def test_lists_in_lists_are_not_unfolded(label_file, refused):
-    nested = [0, 1]
-    for _ in range(40):  # 2**40 numbers, in a file of a kilobyte
-        nested = [nested, nested]
-    file = label_file("n.pt", {"a": nested})
-    started = time.monotonic()
-    refused(lambda: read(file), "--ny_file", file)
-    assert time.monotonic() - started < 5
-
-
 def test_keys_are_named_so_that_no_terminal_acts_on_them(label_file, refused):
     file = label_file("n.pt", {"a\x1b[2J\nb": LABELS, 7: LABELS, ("t",): LABELS})
     assert all(message.isprintable() for message in refused(lambda: read(f"{file}:c"), r"a\x1b[2J\nb"))
-
-
-@pytest.mark.parametrize("name", ["n.pt", "n.npy", "n.npz"])
-def test_a_damaged_file_is_refused(tmp_path, refused, name):
-    file = tmp_path / name
-    file.write_bytes(b"not what the ending says")
-    refused(lambda: read(str(file)), str(file))
 
 
 def test_a_missing_file_and_an_unknown_ending_are_refused(label_file, refused):

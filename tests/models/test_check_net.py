@@ -16,8 +16,6 @@ def test_every_net_takes_images_of_32_pixels(name):
 @pytest.mark.parametrize(
     "name, image_size, options, flag, instead",
     [
-        ("resnet19", 32, {}, "--net resnet19", "vgg"),
-        ("nonet", 32, {"flag": "--teach_net"}, "--teach_net nonet", "vgg"),
         ("vgg", 8, {}, "--net vgg", "resnet18"),
         ("smallcnn", 3, {}, "--net smallcnn", "resnet18"),
         *((name, 32, {"width": 2}, "--width 2", "smallcnn") for name in NETS if name != "smallcnn"),

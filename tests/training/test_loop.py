@@ -691,9 +691,7 @@ class Diverges:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_epoch_and_rate(value):
     args, kept = settings(epochs=3), Kept()
-    with pytest.raises(
-        RunFailure, match=r"update 10 .*epoch 1, learning rate 0\.075.* saved after update 5, is whole.*--lr"
-    ):
+    with pytest.raises(RunFailure, match=r"update 10 .*epoch 1,.* 0\.075.*update 5,.*--lr"):
         fit(new_state(args), kept, args, CPU, OneHot(K), None, evaluation_loader(), loss=Diverges(7, value))
     assert [epoch for epoch, _, _ in kept.saved] == [0]
     assert all(value.isfinite().all() for value in kept.saved[0][2].values())
@@ -701,14 +699,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_epoch_and_rate(value)
 
 def test_divergence_is_noticed_within_an_epoch(monkeypatch):
     monkeypatch.setattr(loop, "READ_FINITE_EVERY", 2)
-    with pytest.raises(RunFailure, match="update 2 .*nothing was saved"):
+    with pytest.raises(RunFailure, match="update 2 "):
         train(loss=Diverges(1))
 
 
 def test_weights_broken_by_an_epochs_last_step_are_not_saved():
     args, kept = settings(lr=1e38, epochs=1), Kept()
     state = new_state(args, batch_size=N)  # one update: its loss is still finite, what it leaves is not
-    with pytest.raises(RunFailure, match="no longer finite"):
+    with pytest.raises(RunFailure, match="--lr"):
         fit(state, kept, args, CPU, OneHot(K), None, evaluation_loader())
     assert not kept.saved
 
