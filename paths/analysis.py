@@ -166,7 +166,9 @@ class Analysis:
         if self.other_audit:
             return ["the audit of these marks was drawn for another ranking, and says nothing of this one"]
         if (found := self.estimate) is None:
-            return []
+            if (self.mark == "").all() or (self.audit == "").all():
+                return []
+            return ["no card of the audit is marked: mark those shown under audit to measure how many labels are wrong"]
         looked = f"audit, {found.looked:,} of {found.of:,} cards looked at"
         lines = [f"{looked}: {_range(found.wrong)} of {len(self.ranked):,} labels are wrong (95 % interval)"]
         if 0 < found.depth < len(self.ranked):
@@ -177,8 +179,8 @@ class Analysis:
 
 
 def _range(interval):
-    low, best, high = (round(value) for value in interval)
-    return f"{low:,} to {high:,} (best {best:,})"
+    low, best, high = interval
+    return f"{round(low):,} to {round(high):,}" + ("" if np.isnan(best) else f" (best {round(best):,})")
 
 
 def most_disputed(true_probs, among):
@@ -227,7 +229,8 @@ def write_tables(analysis, out, step_distances):
             figures = [f"{what}{end}" for what in ("precision", "recall") for end in ("_low", "", "_high")]
             writer.writerow(["depth", *figures])
             for row in analysis.estimate.by_depth:
-                writer.writerow([row["depth"], *(f"{v:.4f}" for v in (*row["precision"], *row["recall"]))])
+                figures = (*row["precision"], *row["recall"])
+                writer.writerow([row["depth"], *("" if np.isnan(v) else f"{v:.4f}" for v in figures)])
 
 
 SUSPECTS = """

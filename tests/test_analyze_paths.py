@@ -163,6 +163,16 @@ def test_marks_tell_how_many_labels_are_wrong_and_how_far_the_ranking_is_right(r
     by_depth = rows(out / "audit.csv")
     assert [int(row["depth"]) for row in by_depth] == sorted({12, 30, 60, 120, 240, 600, found.depth})
     assert float(by_depth[-1]["recall"]) == 1
+    # of the last stratum nobody looked at a card: an interval, and nothing more
+    again = [str(runs["noisy"]), "--out", "a", "--marks", "few.csv"]
+    marks_of(out, "few.csv", ny, {i: right[i] for i in first})
+    last = rows(analyze_paths.main(again) / "audit.csv")[-1]
+    assert last["precision"] == "" and float(last["precision_low"]) < wrong / 600 < float(last["precision_high"])
+    # no card of the audit is among the marks: what to look at for a number
+    marks_of(out, "few.csv", ny, {next(i for i in range(600) if str(i) not in data["audit"]): ("right", 0)})
+    capsys.readouterr()
+    out = analyze_paths.main(again)
+    assert not (out / "audit.csv").exists() and "audit" in (out / "summary.txt").read_text()
     # another audit than that of this ranking says nothing
     lines = Path("marks.csv").read_text().splitlines()
     Path("other.csv").write_text("\n".join([lines[0], *(line[: line.rindex(",")] + ",1" for line in lines[1:])]) + "\n")

@@ -128,7 +128,8 @@ def test_moved_in_place_and_back_to_the_byte(data, capsys):
     apply_marks.main(flags)
     after = contents(folder)
     assert without_own(after) == corrected(before, prefix)
-    capsys.readouterr()
+    told = capsys.readouterr().out  # no run is named: its network is left to be filled in, not to the default
+    assert "--net NET" in told and "--run " in told
     apply_marks.main(flags)  # a second time
     assert contents(folder) == after and "nothing was changed" in capsys.readouterr().out
     assert own_of(folder).is_dir()
@@ -176,7 +177,7 @@ def test_a_second_round_is_of_the_corrected_data_and_undone_first(data):
     assert contents(folder) == before
 
 
-def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_data(data):
+def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_data(data, capsys):
     """Synthetic noise is in given_label, and in label where there is no mark."""
     folder, _, prefix = data
     noisy = {"cat/2.png": "dog", "owl/1.png": "cat", "owl/2.png": "dog"}
@@ -186,6 +187,7 @@ def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_da
     assert [(row["file"], row["new_name"]) for row in rows(own_of("new") / "changes.csv")] == [
         (f"{prefix}owl/2.png", "dog")
     ]
+    assert "1 wrong" in (told := capsys.readouterr().out) and "--ny_" in told  # owl/1.png was so in the run alone
 
 
 def test_names_that_clash_where_case_is_ignored_are_kept_apart(workplace):
