@@ -12,7 +12,6 @@ from common.untrusted import as_cell
 from paths import animations, audit, measures, pictures
 from paths.label_errors import reasons, told
 from paths.pictures import Scene
-from paths.report import write_report
 
 DISAGREED = 1000  # images on which people disagree most, where their distributions are known
 RANKS = {"easy": 0.61, "medium": 0.17, "hard": 0.02}  # from the hardest on: the paper's 3050, 850, 100 of 5000
@@ -302,33 +301,3 @@ def draw_fast_zigzag(analysis, out):
     )
     four = [int(np.flatnonzero(rows == chosen[0])[0]) for chosen in groups.values()]
     animations.zigzag(scene, four, out, f"{recorded.name}: {', '.join(groups)}", 0.06)
-
-
-def write_page(analysis, out, next_steps=(), files_at=None):
-    """report.html. next_steps, files_at: as write_report has them."""
-    recorded = analysis.recorded
-    is_right = analysis.mark[analysis.cards] == "right"
-    write_report(
-        out / "report.html",
-        name=recorded.name,
-        class_names=recorded.class_names,
-        given=recorded.given,
-        order=np.concatenate([analysis.cards[~is_right], analysis.cards[is_right]]),
-        suggestion=analysis.suggestion,
-        score=analysis.score,
-        probability=analysis.p,
-        second=analysis.second,
-        reasons=analysis.reasons,
-        summary=[analysis.guessed(), *analysis.measured()],
-        suspects=analysis.order[: analysis.num_suspects],
-        audit=analysis.audit,
-        path=recorded.path,
-        step_name=recorded.step_name,
-        images=recorded.images,
-        texts=recorded.texts,
-        files=recorded.files,
-        files_at=files_at,
-        original=recorded.original,
-        marks=recorded.marks,
-        next_steps=next_steps,
-    )
