@@ -5,13 +5,11 @@ import contextlib
 import torch
 
 from benchmarks.side_by_side import Race, Ratio
-from benchmarks.workload import CLASSES
-from data.loader import IndexedLoader
-from models import build_model
+from benchmarks.workload import CLASSES, made_up_training
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
-from training.loop import EpochSoFar, TrainingState, train_epoch
+from training.loop import EpochSoFar, train_epoch
 from training.observers import TableUpdater
 
 
@@ -22,7 +20,8 @@ class Enough(Exception):
 def races(work):
     sizes = [size // (250 if work.quick else 1) for size in (10_000, 25_000, 50_000)]
     small, largest = sizes[0], sizes[-1]
-    made = {size: training(work, size) for size in sizes}
+    batch = min(work.batch_size, small // 4)
+    made = {n: made_up_training(work.hardware, "smallcnn", n, CLASSES, work.image_size, batch) for n in sizes}
     steps = {f"N={size}": lambda state=state: some_updates(work, state) for size, state in made.items()}
     ratios = [Ratio(f"step: N={size} / N={small}", f"N={size}", f"N={small}", 1.05) for size in sizes[1:]]
     yield Race(steps, ratios, work.turns(7), seconds=work.seconds(30))
@@ -38,20 +37,6 @@ def races(work):
     pairs = zip(classes[1:], classes, strict=False)
     ratios = [Ratio(f"table update, a class: K={k} / K={less}", f"K={k}", f"K={less}") for k, less in pairs]
     yield Race(updates, ratios, work.turns(9), units)
-
-
-def training(work, size):
-    """A TrainingState on `size` made-up samples, with its table."""
-    images = torch.randint(256, (size, work.image_size, work.image_size, 3), dtype=torch.uint8)
-    y, generators = torch.arange(size) % CLASSES, [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    settings = {"order": generators[0], "augmentation": generators[1], "augment_kind": "crop_flip"}
-    rows = y, y, torch.arange(size)
-    batch_size = min(work.batch_size, size // 4)
-    loader = IndexedLoader(images, *rows, batch_size, [0.5] * 3, [0.25] * 3, work.device, **settings)
-    model = work.hardware.place(build_model("smallcnn", CLASSES, work.image_size))
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-    table = PredictionTable(size, CLASSES, 0.05, work.device)
-    return TrainingState(model, optimizer, work.hardware.scaler(), loader, table)
 
 
 def some_updates(work, state):
