@@ -1,4 +1,4 @@
-"""How the cost of a step and of an epoch's end grows with the number of samples, the table's with that of classes."""
+"""How the cost of a step and of an epoch's end grows with the number of samples."""
 
 import contextlib
 
@@ -7,7 +7,6 @@ import torch
 from benchmarks.side_by_side import Race, Ratio
 from benchmarks.workload import CLASSES, made_up_training
 from supervision.losses import cross_entropy
-from supervision.table import PredictionTable
 from supervision.targets import OneHot
 from training.loop import EpochSoFar, train_epoch
 from training.observers import TableUpdater
@@ -30,13 +29,6 @@ def races(work):
     units = {f"N={size}": size for size in sizes}
     name = f"an epoch's start and end, a sample: N={largest} / N={small}"
     yield Race(ends, [Ratio(name, f"N={largest}", f"N={small}", 1.2)], work.turns(9), units)
-
-    classes = (10, 100, 1000, 10_000)
-    updates = {f"K={k}": table_update(work, k) for k in classes}
-    units = {f"K={k}": k for k in classes}
-    pairs = zip(classes[1:], classes, strict=False)
-    ratios = [Ratio(f"table update, a class: K={k} / K={less}", f"K={k}", f"K={less}") for k, less in pairs]
-    yield Race(updates, ratios, work.turns(9), units)
 
 
 def some_updates(work, state):
@@ -64,12 +56,3 @@ def end_of_epoch(work, state):
         so_far.figures()
 
     return end
-
-
-def table_update(work, num_classes):
-    num_samples = 40 if work.quick else 10_000
-    table = PredictionTable(num_samples, num_classes, 0.05, work.device)
-    table.visited.fill_(True)
-    batches = list(torch.randperm(num_samples).to(work.device).split(num_samples // 40))
-    prob = torch.rand(len(batches[0]), num_classes, device=work.device).softmax(1)
-    return lambda: [table.update(idx, prob) for idx in batches]

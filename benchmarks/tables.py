@@ -31,17 +31,11 @@ def private_memory():
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon"))
 
 
-class Peak(threading.Thread):
-    """The most private memory from start() on, looked at 20 times a second."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self):
-        while True:
-            self.bytes = max(self.bytes, private_memory())
-            time.sleep(0.05)
+def watch(peak):
+    """Keep the most private memory in the list `peak`, looking 20 times a second."""
+    while True:
+        peak[0] = max(peak[0], private_memory())
+        time.sleep(0.05)
 
 
 def predictions(num_classes, scale, random):
@@ -64,8 +58,8 @@ def measure(rank, world_size, meeting, kind, args):
     random = torch.Generator().manual_seed(0)
     per_pass = max(1, args.updates // VISITS)
     rows = torch.randperm(args.samples, generator=random)[: per_pass * BATCH].clone()
-    prob, before, peak = predictions(args.classes, args.scale, random), private_memory(), Peak()
-    peak.start()
+    prob, before, peak = predictions(args.classes, args.scale, random), private_memory(), [0]
+    threading.Thread(target=watch, args=(peak,), daemon=True).start()
     table = new_table(kind.replace(f"sharded:{world_size}", "sharded"), args.samples, args.classes, 0.05, "cpu", rows)
     times = torch.zeros(3, dtype=torch.float64)  # of updates: seconds, CPU seconds; CPU seconds of predictions
     for visit in range(VISITS + 1):
@@ -78,9 +72,7 @@ def measure(rank, world_size, meeting, kind, args):
     own = getattr(table, "local", table)
     kept = sum(getattr(own, name).nbytes for name in (*own.stores, "visited"))
     spent = " | ".join(f"{value:.4f}" for value in times / (VISITS * per_pass))
-    memory = (
-        f"{kept / len(own.visited):.0f} | {kept / 1e9:.2f} GB | {peak.bytes / 1e9:.2f} GB ({before / 1e9:.2f} before)"
-    )
+    memory = f"{kept / len(own.visited):.0f} | {kept / 1e9:.2f} GB | {peak[0] / 1e9:.2f} GB ({before / 1e9:.2f} before)"
     print(f"| {kind}, rank {rank} | {len(own.visited)} | {VISITS * per_pass} | {spent} | {memory} |", flush=True)
     if isinstance(table, SparseTable):
         rest = table.rest[rows].mean()
