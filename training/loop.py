@@ -397,7 +397,9 @@ def fit(
         try:
             while state.epoch < args.epochs:
                 lr = learning_rate(state.epoch, args)
-                figures = train_epoch(state, in_training, target, loss, lr, state.observers, between_updates, args.accumulate)
+                figures = train_epoch(
+                    state, in_training, target, loss, lr, state.observers, between_updates, args.accumulate
+                )
                 end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test)
         except Interrupted as found:
             check_finite(state)
