@@ -30,7 +30,7 @@ def make_parser():
     parser = flags.CheckedParser(description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder that a training script wrote")
     flag = parser.add_argument
-    flag("--checkpoint", default="best_acc", help="which of the run's checkpoints")
+    flag("--checkpoint", default=None, help="which of the run's (best_acc; where no best epoch is chosen, the last)")
     flag("--data_dir", default=None, help="where the data lies now (the run's when not given)")
     flag("--images", default=None, metavar="FOLDER", help="predict these images instead of testing")
     flag("--out", default=None, metavar="FILE", help="--images: the CSV file to write")
@@ -47,6 +47,12 @@ def make_parser():
         **flags.one_of(["auto", "off", "bf16", "fp16"]),
     )
     return parser
+
+
+def default_checkpoint(run_dir: str) -> str:
+    """best_acc, or the last epoch that was kept of a run that chose no best one, such as those that record paths."""
+    last = max(Path(run_dir).glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=None)
+    return "best_acc" if last is None or (Path(run_dir) / "best_acc.pt").is_file() else last.stem
 
 
 def choose_hardware(args) -> Hardware:
@@ -128,6 +134,7 @@ def main(argv=None) -> Path:
     hardware = choose_hardware(args)
     hardware.apply()
     settings = read_args(args.run_dir)
+    args.checkpoint = args.checkpoint or default_checkpoint(args.run_dir)
     weights = checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
     model = load_weights(network_of(args.run_dir, settings), weights)
     hardware.place(model)

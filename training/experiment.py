@@ -246,7 +246,7 @@ class Experiment:
         args = self.args
         model = with_weight_seed(args.seed, self._build_model)
         if args.sync_bn:
-            model = distributed.with_sync_bn(model)
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.hardware.place(model)
         self.train_loader.seed(args.seed)
         torch.manual_seed(role_seed(args.seed, "dropout"))
