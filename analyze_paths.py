@@ -27,9 +27,9 @@ from paths.label_errors import LessThanChance
 from paths.loose_files import open_files, read_texts
 from paths.player import write_player
 from paths.report import write_report
+from runs.predicted_split import open_split
 from runs.recorded_run import PATHS, open_run
 from runs.run_folder import RESULTS, command_again, read_args
-from training.predicted_split import open_split
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
 PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]

@@ -16,15 +16,14 @@ from common import errors, flags
 from common.files import whole_file, write_json
 from common.hardware import PRECISIONS, Hardware, pick_device
 from common.untrusted import as_cell
-from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
 from models import load_weights
 from runs.figures import plot_confusion, plot_reliability
 from runs.resuming import read_environment
-from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
+from runs.run_folder import checkpoint_path, data_of, network_of, read_args
 from training.loop import metrics, predict
-from utils import EVAL_BATCH, get_test_loader
+from utils import EVAL_BATCH, split_loader
 
 
 def make_parser():
@@ -66,24 +65,10 @@ def choose_hardware(args) -> Hardware:
     return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off", deterministic=False))
 
 
-def open_test_set(args, settings):
-    """The run's Dataset; BadInput when what lies there now has other classes or images."""
-    resolved = settings["resolved"]
-    dataset = open_dataset(Namespace(**{**settings, "data_dir": args.data_dir or settings["data_dir"]}))
-    check_sizes(args.run_dir, resolved, dataset)
-    same_labels = fingerprint(dataset.load().train.labels) == resolved["y_sha256"]
-    if not same_labels or dataset.class_names != resolved["class_names"]:
-        raise errors.BadInput(
-            f"{args.run_dir}: was trained on data with other labels or class names; give its data with --data_dir"
-        )
-    dataset.mean, dataset.std = resolved["mean"], resolved["std"]
-    return dataset
-
-
 def test(args, settings: dict, hardware: Hardware, model, dataset) -> Path:
     """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
     settings = Namespace(**{**settings, "device": args.device})
-    logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset))
+    logits, _, labels, _ = predict(model, hardware.forward_of(model), split_loader(settings, dataset, dataset.test))
     found = metrics(logits, labels)
     confidence, predicted = (v.cpu().numpy() for v in F.softmax(logits, 1).max(1))
     labels = labels.cpu().numpy()
@@ -156,7 +141,8 @@ def main(argv=None) -> Path:
     if args.images:
         written = predict_images(args, settings, hardware, model, images_below(args.images))
     else:
-        written = test(args, settings, hardware, model, open_test_set(args, settings))
+        dataset = data_of(args.run_dir, settings, args.data_dir, download=True)
+        written = test(args, settings, hardware, model, dataset)
     print(written)
     return written
 

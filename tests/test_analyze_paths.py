@@ -23,8 +23,8 @@ from data.datasets import fingerprint
 from paths.analysis import Analysis
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
+from runs.predicted_split import open_split
 from runs.recorded_run import open_run
-from training.predicted_split import open_split
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
