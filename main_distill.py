@@ -114,6 +114,7 @@ def main(argv=None) -> Path | None:
         print(*teacher.describe(method.teacher), sep="\n")
     if method.teacher == "net":  # placed now that it is decided whether networks are compiled
         given.forward = hardware.forward_of(hardware.place(given.teacher))
+    given.labels = experiment.data.ny
     target = method.make(given)
     if isinstance(target, TeacherTable):
         unvisited = target.count_unvisited(experiment.data.train_idx)

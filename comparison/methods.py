@@ -36,7 +36,8 @@ def with_teachers(chosen):
 def make_target(method, args, experiment, seed_folder, own_table):
     """The p_tar object of a Method; a network or table of an earlier one teaches it, or what its own training fills."""
     dataset, hardware = experiment.dataset, experiment.hardware
-    given = Given(dataset.num_classes, args, num_samples=dataset.num_train, device=hardware.device)
+    sizes = {"num_samples": dataset.num_train, "labels": experiment.data.ny}
+    given = Given(dataset.num_classes, args, device=hardware.device, **sizes)
     if method.is_taught:
         epoch = "best_acc" if method.moment == "best" else f"epoch_{args.epochs - 1}"
         teacher = Teacher(seed_folder / method.taught_by, method.teacher, epoch)

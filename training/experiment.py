@@ -218,8 +218,7 @@ class Experiment:
                 print(f"{run.path}: {_progress(state, args)}")
             if args.wandb != "disabled" and state.epoch < args.epochs and distributed.RANK == 0:
                 observers.append(WandbTracker(state, args, run.path))
-            splits = self.valid_loader, self.test_loader
-            fit(state, run, args, self.hardware, target, *splits, loss=loss, observers=observers)
+            fit(state, run, args, self.hardware, target, self.valid_loader, self.test_loader, loss=loss)
             run.finish(state)
         distributed.barrier()  # what rank 0 wrote can be read
         return run, state

@@ -115,7 +115,7 @@ def test_a_run_taught_by_its_own_table_goes_on_where_it_was(quick, workplace, ma
 
 
 def test_later_methods_bring_what_teaches_them_and_remember_across_a_stop(quick, workplace, monkeypatch):
-    chosen = ("--methods", "KD-SE", "PLL", "SELC", "SAT", "TE", "PS-KD", "ELR")
+    chosen = ("--methods", "KD-SE", "PLL", "SELC", "SAT", "TE", "PS-KD", "ELR", "SelfFilterKD")
     whole = old_cifar_noisy.main(quick("--path", "whole", *chosen, "--epochs", 2))
     trained = {folder.name for folder in (whole / "seed_10086").iterdir()}
     assert trained == {"OHT", "SquaredError", *chosen[1:]}
