@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from supervision.targets import METHODS
+
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "RESULTS.md"
 NOTEBOOK = HERE.parent / "notebooks" / "ToyGaussian_Part1_noisylabel.ipynb"
@@ -296,8 +298,6 @@ def by_distance(rows):
 
 # --------------------------------------------------------------------------------------- 5: later methods
 
-TRAININGS = {"OHT": 1, "SELC": 1, "SAT": 1, "TE": 1, "PS-KD": 1, "ELR": 1, "SquaredError": 1}  # else 2
-
 
 def later_methods(rows):
     last, best = (by_seed(rows, f"test_acc_{moment}", "method") for moment in ("last", "best"))
@@ -309,7 +309,7 @@ def later_methods(rows):
     for method, found in last.items():
         lines.append(
             [
-                *(method, TRAININGS.get(method, 2), len(found)),
+                *(method, 1 + METHODS[method].is_taught, len(found)),
                 *(mean_and_spread(list(of[method].values())) for of in (last, best)),
                 interval(paired.get(method, [])) + star.get(method, ""),
                 interval(to_filter.get(method, [])) + star_filter.get(method, ""),
@@ -336,7 +336,7 @@ def later_methods(rows):
 def epoch_shares(rows):
     """Of the mislabelled training samples: where prediction, table and mean are, by epoch; and the zig-zag."""
     parts = []
-    for name, of in conditions([row for row in rows if row["method"] == "OHT"]).items():
+    for name, of in conditions([row for row in rows if row.get("true_raw")]).items():
         columns = {
             "prediction at the true class": "true_raw",
             "table (.05)": "true_table",
@@ -410,6 +410,7 @@ CLAIMS = {
     "memory_distance": by_distance,
     "later_methods": later_methods,
     "digits_paths": epoch_shares,
+    "cifar10_paths": epoch_shares,
     "snapshots": snapshots,
     "start": start,
 }
