@@ -12,6 +12,7 @@ import csv
 import json
 import re
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -330,6 +331,36 @@ def later_methods(rows):
     return [markdown(head, lines)]
 
 
+# ------------------------------------------------------------------------------------- 6: a method of our own
+
+OURS = "SelfFilterKD"
+
+
+def own_method(rows, beside=("digits_noise", "later_methods")):
+    """Ours less each other method, paired by seed; beside: where the rows of the others are that were run before."""
+    asked = {(noise_of(row), row["augment"]) for row in rows}
+    others = [row for name in beside for row in read_rows(name) if (noise_of(row), row["augment"]) in asked]
+    found = conditions([*rows, *others])
+    last, best, ece = (
+        {name: by_seed(of, measure, "method") for name, of in found.items()}
+        for measure in ("test_acc_last", "test_acc_best", "ece_last")
+    )
+    compared = [m for m in ("OHT", "FilterKD", "SELC", "ELR") if any(m in of for of in last.values())]
+    paired = {(name, m): minus(last[name][OURS], last[name].get(m, {})) for name in found for m in compared}
+    star, lines = stars({key: d for key, d in paired.items() if len(d)}), []
+    for name in found:
+        ours = [list(of[name][OURS].values()) for of in (last, best)]
+        line = [name, len(ours[0]), *map(mean_and_spread, ours)]
+        for m in compared:
+            d = paired[name, m]
+            fewer = f" (n = {len(d)})" if 0 < len(d) < len(ours[0]) else ""
+            line.append(interval(d) + star.get((name, m), "") + fewer)
+        shown = [np.mean(list(ece[name][m].values())) if m in ece[name] else None for m in [*compared, OURS]]
+        lines.append([*line, " / ".join("-" if value is None else f"{value:.3f}" for value in shown)])
+    head = ["wrong labels", "n", f"{OURS}, last", "best-validation", *(f"last: - {m}" for m in compared)]
+    return [markdown([*head, f"ECE of {' / '.join([*compared, 'ours'])}"], lines)]
+
+
 # -------------------------------------------------------------------------------------------------- 8: paths
 
 
@@ -409,6 +440,8 @@ CLAIMS = {
     "memory": memory,
     "memory_distance": by_distance,
     "later_methods": later_methods,
+    "own_method": own_method,
+    "own_method_cifar10": partial(own_method, beside=("cifar10_smallcnn",)),
     "digits_paths": epoch_shares,
     "cifar10_paths": epoch_shares,
     "snapshots": snapshots,
