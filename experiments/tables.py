@@ -161,6 +161,12 @@ def comparison(rows):
     return [table(rows, title, measure) for title, measure in MEASURES.items()]
 
 
+def of_kind(is_human, rows):
+    """comparison() of the rows with human labels, or of the others."""
+    chosen = [row for row in rows if (row["noise_kind"] == "file") == is_human]
+    return comparison(chosen) if chosen else ["No rows yet."]
+
+
 # -------------------------------------------------------------------------------- 2: when filtering pays
 
 CONDITION = ("noise", "augment", "epochs", "norm", "width", "train_size")
@@ -295,6 +301,27 @@ def by_distance(rows):
         lines.append(line)
     head = ["epochs", "targets", "accuracy, last", "accuracy, best-validation", "ECE, last", "NLL, last"]
     return ["Rank correlation of |p_tar - clean label| with a student's:\n\n" + markdown(head, lines)]
+
+
+def by_target(rows):
+    """7, on images that many people labelled: students, by the distance of their targets to the human p*."""
+    names = {"OHT": "the noisy labels", "clean": "CIFAR-10's labels", "truth": "people's distributions"}
+    measures = ("distance", "test_acc_last", "test_acc_best", "nll_last", "ece_last")
+    of = [by_seed(rows, measure, "method") for measure in measures]
+    lines = [
+        [names.get(m, m), len(found), *(mean_and_spread(list(values[m].values())) for values in of)]
+        for m, found in sorted(of[0].items(), key=lambda item: np.mean(list(item[1].values())))
+    ]
+    head = [
+        "trained on",
+        "n",
+        "distance to p*",
+        "accuracy, last",
+        "accuracy, best-validation",
+        "NLL, last",
+        "ECE, last",
+    ]
+    return [markdown(head, lines)]
 
 
 # --------------------------------------------------------------------------------------- 5: later methods
@@ -436,9 +463,12 @@ def start(rows):
 
 
 CLAIMS = {
+    "cifar10_smallcnn": partial(of_kind, False),
+    "cifar10_smallcnn_human": partial(of_kind, True),
     "condition": condition,
     "memory": memory,
     "memory_distance": by_distance,
+    "cifar10h": by_target,
     "later_methods": later_methods,
     "own_method": own_method,
     "own_method_cifar10": partial(own_method, beside=("cifar10_smallcnn",)),
@@ -458,7 +488,7 @@ def written(text):
         if name in TOY:
             parts = [notebook_table(TOY[name])]
         else:
-            parts = CLAIMS.get(name, comparison)(read_rows(name.removesuffix("_distance")))
+            parts = CLAIMS.get(name, comparison)(read_rows(re.sub("_(distance|human)$", "", name)))
         return "\n\n".join([f"<!-- rows {name} -->", *parts, "<!-- /rows -->"])
 
     return re.sub(r"<!-- rows (\w+) -->.*?<!-- /rows -->", block, text, flags=re.DOTALL)
