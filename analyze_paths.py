@@ -20,15 +20,16 @@ from pathlib import Path
 
 from common import errors, flags
 from paths import pictures
-from paths.analysis import Analysis, draw, write_page, write_tables
+from paths.analysis import Analysis, draw, write_tables
 from paths.comparison import check_comparable, draw_beside
 from paths.exports import EXPORTS
 from paths.label_errors import LessThanChance
 from paths.loose_files import open_files, read_texts
 from paths.player import write_player
+from paths.report import write_report
+from runs.predicted_split import open_split
 from runs.recorded_run import PATHS, open_run
 from runs.run_folder import RESULTS, command_again, read_args
-from training.predicted_split import open_split
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
 PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
@@ -190,7 +191,7 @@ def write_all(analysis, other, args, out, at, steps):
         write_player(analysis, out / "player.html")
     tell("report.html")
     files_at = None if recorded.files_in is None else Path(os.path.relpath(recorded.files_in, at)).as_posix()
-    write_page(analysis, out, steps, files_at)
+    write_report(analysis, out / "report.html", steps, files_at)
     if args.idx:
         draw_chosen(analysis, args.idx, out)
     if other:

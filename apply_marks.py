@@ -7,7 +7,7 @@
     python apply_marks.py marks.csv --out changes.csv                       # a list, for anything else
 
 Labels change where a person said so; samples marked drop are left out. What has no mark
-stays as it is. Prints the command that trains on the corrected data.
+stays as it is. Prints the command that trains on the corrected data, with --run in full.
 """
 
 import os
@@ -116,8 +116,8 @@ def next_command(args, settings, out):
         data = {"dataset": dataset, "data_dir": settings["data_dir"], "ny_file": args.marks}
     else:
         return None
-    name = f"{settings.get('run_name') or data['dataset']}_corrected"
-    return " ".join(map(quote, ["python", *command_again(settings, **data, run_name=name)]))
+    name, net = f"{settings.get('run_name') or data['dataset']}_corrected", {} if settings else {"net": "NET"}
+    return " ".join(map(quote, ["python", *command_again(settings, **net, **data, run_name=name)]))
 
 
 def take_back(args):
@@ -149,6 +149,8 @@ def main(argv=None) -> Path:
             print(f"lists of the changes, and marks.csv for the next round: {os.path.relpath(own_of(out))}")
         if command := next_command(args, settings, out):
             print(f"next: {command}")
+            if not args.run:
+                print("NET and further flags: those of the run that was marked; --run RUN_DIR fills them in")
         else:
             print(f"next: train on {out}")
     print(out)

@@ -16,22 +16,21 @@ from common import errors, flags
 from common.files import whole_file, write_json
 from common.hardware import PRECISIONS, Hardware, pick_device
 from common.untrusted import as_cell
-from data.datasets import fingerprint, open_dataset
 from data.images import EXTENSIONS, FolderImages, find_images
 from data.loader import IndexedLoader
 from models import load_weights
 from runs.figures import plot_confusion, plot_reliability
 from runs.resuming import read_environment
-from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
+from runs.run_folder import checkpoint_path, data_of, network_of, read_args
 from training.loop import metrics, predict
-from utils import EVAL_BATCH, get_test_loader
+from utils import EVAL_BATCH, split_loader
 
 
 def make_parser():
     parser = flags.CheckedParser(description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder that a training script wrote")
     flag = parser.add_argument
-    flag("--checkpoint", default="best_acc", help="which of the run's checkpoints")
+    flag("--checkpoint", default=None, help="which of the run's (best_acc; where no best epoch is chosen, the last)")
     flag("--data_dir", default=None, help="where the data lies now (the run's when not given)")
     flag("--images", default=None, metavar="FOLDER", help="predict these images instead of testing")
     flag("--out", default=None, metavar="FILE", help="--images: the CSV file to write")
@@ -50,6 +49,12 @@ def make_parser():
     return parser
 
 
+def default_checkpoint(run_dir: str) -> str:
+    """best_acc, or the last epoch that was kept of a run that chose no best one, such as those that record paths."""
+    last = max(Path(run_dir).glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=None)
+    return "best_acc" if last is None or (Path(run_dir) / "best_acc.pt").is_file() else last.stem
+
+
 def choose_hardware(args) -> Hardware:
     """Hardware by --device and --amp; for --amp auto, where the run's folder says so, in the run's precision."""
     run_dir, amp = Path(args.run_dir), args.amp
@@ -60,24 +65,10 @@ def choose_hardware(args) -> Hardware:
     return Hardware.choose(Namespace(device=args.device, amp=amp, compile="off", deterministic=False))
 
 
-def open_test_set(args, settings):
-    """The run's Dataset; BadInput when what lies there now has other classes or images."""
-    resolved = settings["resolved"]
-    dataset = open_dataset(Namespace(**{**settings, "data_dir": args.data_dir or settings["data_dir"]}))
-    check_sizes(args.run_dir, resolved, dataset)
-    same_labels = fingerprint(dataset.load().train.labels) == resolved["y_sha256"]
-    if not same_labels or dataset.class_names != resolved["class_names"]:
-        raise errors.BadInput(
-            f"{args.run_dir}: was trained on data with other labels or class names; give its data with --data_dir"
-        )
-    dataset.mean, dataset.std = resolved["mean"], resolved["std"]
-    return dataset
-
-
 def test(args, settings: dict, hardware: Hardware, model, dataset) -> Path:
     """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
     settings = Namespace(**{**settings, "device": args.device})
-    logits, _, labels, _ = predict(model, hardware.forward_of(model), get_test_loader(settings, dataset))
+    logits, _, labels, _ = predict(model, hardware.forward_of(model), split_loader(settings, dataset, dataset.test))
     found = metrics(logits, labels)
     confidence, predicted = (v.cpu().numpy() for v in F.softmax(logits, 1).max(1))
     labels = labels.cpu().numpy()
@@ -143,13 +134,15 @@ def main(argv=None) -> Path:
     hardware = choose_hardware(args)
     hardware.apply()
     settings = read_args(args.run_dir)
+    args.checkpoint = args.checkpoint or default_checkpoint(args.run_dir)
     weights = checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
     model = load_weights(network_of(args.run_dir, settings), weights)
     hardware.place(model)
     if args.images:
         written = predict_images(args, settings, hardware, model, images_below(args.images))
     else:
-        written = test(args, settings, hardware, model, open_test_set(args, settings))
+        dataset = data_of(args.run_dir, settings, args.data_dir, download=True)
+        written = test(args, settings, hardware, model, dataset)
     print(written)
     return written
 

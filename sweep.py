@@ -278,18 +278,10 @@ class Job:
     """A job of submitit in the words of a process."""
 
     def __init__(self, job):
-        self.job, self.returncode = job, None
+        self.job, self.terminate, self.wait = job, job.cancel, job.wait
 
     def poll(self):
-        if self.job.done():
-            self.returncode = 1 if self.job.exception() else self.job.result()
-        return self.returncode
-
-    def terminate(self):
-        self.job.cancel()
-
-    def wait(self):
-        self.job.wait()
+        return (1 if self.job.exception() else self.job.result()) if self.job.done() else None
 
 
 def run_all(waiting, jobs: int, start, finish):
@@ -301,8 +293,10 @@ def run_all(waiting, jobs: int, start, finish):
                 name = waiting.pop(0)
                 running[name] = start(name)
             time.sleep(0.1)
-            for name in [name for name, process in running.items() if process.poll() is not None]:
-                finish(name, running.pop(name).returncode)
+            codes = {name: process.poll() for name, process in running.items()}
+            for name in [name for name, code in codes.items() if code is not None]:
+                del running[name]
+                finish(name, codes[name])
     finally:
         for process in running.values():
             process.terminate()

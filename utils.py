@@ -13,7 +13,7 @@ import torch
 from common.flags import CheckedParser, count, inner_share, name, not_negative, one_of, positive, share, whole
 from common.hardware import pick_device, usable_cpus
 from data import augment, noise
-from data.datasets import BACKENDS, DATASETS, TEST_SIZE, Dataset
+from data.datasets import BACKENDS, DATASETS, TEST_SIZE, Dataset, Split
 from data.label_files import split_file_and_key
 from data.labels import LabelledData, load_data
 from data.loader import IndexedLoader
@@ -183,27 +183,24 @@ def get_loaders(
     data = data or load_data(args)
     dataset, labels = data.dataset, (data.truth, data.ny)
     dataset.measure(data.train_idx, pick_device(args.device))
-    train = _loader(args, dataset, dataset.train, data.train_idx, *labels, args.batch_size)
+    train = split_loader(args, dataset, dataset.train, data.train_idx, *labels, args.batch_size)
     train.augment_kind = augment.resolve(args.augment, dataset.image_size, dataset.channels)
     train.seed(args.seed)
     valid = None
     if len(data.valid_idx):
-        valid = _loader(args, dataset, dataset.train, data.valid_idx, *labels)
+        valid = split_loader(args, dataset, dataset.train, data.valid_idx, *labels)
     elif dataset.valid and args.valid_size:
-        valid = _whole_split(args, dataset, dataset.valid)
-    return train, valid, get_test_loader(args, dataset)
+        valid = split_loader(args, dataset, dataset.valid)
+    return train, valid, split_loader(args, dataset, dataset.test)
 
 
-def get_test_loader(args: Namespace, dataset: Dataset) -> IndexedLoader:
-    """The test split of a loaded and measured Dataset alone, in order, with its clean labels."""
-    return _whole_split(args, dataset, dataset.test)
-
-
-def _whole_split(args, dataset, split):
-    return _loader(args, dataset, split, split.usable, split.labels, split.labels)
-
-
-def _loader(args, dataset, split, idx, y, ny, batch_size=EVAL_BATCH):
+def split_loader(
+    args: Namespace, dataset: Dataset, split: Split, idx=None, y=None, ny=None, batch_size: int = EVAL_BATCH
+) -> IndexedLoader:
+    """The rows idx of a split of a loaded and measured Dataset, with labels y and ny (N,); all usable ones, with their
+    clean labels, when not given."""
+    if idx is None:
+        idx, y, ny = split.usable, split.labels, split.labels
     device = pick_device(args.device)
     images, rows = split.place(idx, device)
     normalise = dataset.mean, dataset.std, device

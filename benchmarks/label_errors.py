@@ -18,7 +18,6 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import main_gen_path
-from benchmarks.detector import Detector
 from benchmarks.out_of_fold import out_of_fold
 from paths.label_errors import all_scores, find_label_errors
 
@@ -27,29 +26,15 @@ RECOMMENDED = "telling_margin"
 DIGITS = "--dataset digits --net smallcnn --epochs 30 --batch_size 128 --augment none".split()
 CIFAR = "--dataset npz --net smallcnn --width 2 --train_size 10000 --epochs 30 --batch_size 64 --fine_every 20".split()
 BOOTSTRAPS = 1000
-OWN = "detector, trained on synthetic noise on this data"
-SEVERAL = (OWN, "out of fold")  # scores that take more than the one training
 
 
 def experiments(args):
-    """{name: flags} of what is judged, and {detector: {name: flags}} of the runs that each detector is trained on.
-
-    The recommended score was chosen on the latter, too.
-    """
-    noise = {f"digits {share} %": ["--ny_kind", "symmetric_exclusive", "--ny_ratio", share / 100] for share in (20, 40)}
-    judged = {name: [*DIGITS, *flags] for name, flags in noise.items()}
-    on_digits = {
-        f"{name}, seed {seed}": [*flags, "--seed", seed] for name, flags in judged.items() for seed in (11, 12)
-    }
-    if args.what == "cifar10n":
-        data = [*CIFAR, "--data_dir", args.data_dir]
-        judged = {f"CIFAR-10N {key}": [*data, "--ny_file", f"{args.human}:{key}"] for key in ("aggre", "worse")}
-        on_cifar = {
-            "synthetic 20 %, seed 11": [*data, "--ny_ratio", 0.2, "--seed", 11],
-            "synthetic 40 %, seed 12": [*data, "--ny_ratio", 0.4, "--seed", 12],
-        }
-        return judged, {OWN: on_cifar, "detector, carried over from digits": on_digits}
-    return judged, {OWN: on_digits}
+    """{name: flags} of what is judged."""
+    if args.what == "digits":
+        noise = ["--ny_kind", "symmetric_exclusive", "--ny_ratio"]
+        return {f"digits {share} %": [*DIGITS, *noise, share / 100] for share in (20, 40)}
+    data = [*CIFAR, "--data_dir", args.data_dir]
+    return {f"CIFAR-10N {key}": [*data, "--ny_file", f"{args.human}:{key}"] for key in ("aggre", "worse")}
 
 
 def trained(name, flags):
@@ -75,8 +60,10 @@ class Run:
         with np.load(folder / "labels.npz") as kept:
             idx, self.given, self.clean = kept["idx"], kept["ny"][kept["idx"]], kept["y"][kept["idx"]]
         self.path, self.wrong = np.asfortranarray(self.path[idx]), self.given != self.clean
-        seconds = folder / "cpu_seconds.json"
-        self.seconds = json.loads(seconds.read_text())
+
+    @property
+    def seconds(self):
+        return json.loads((self.folder / "cpu_seconds.json").read_text())
 
     def predictions(self):
         """{name: (N, K)}: what confident learning can be fed with; out of fold only where that has been trained."""
@@ -139,7 +126,7 @@ def ranking_table(name, runs, all_of_them):
         shown = f"**{score}**" if score == RECOMMENDED else score
         lines.append(f"| {shown} | {' | '.join(cells)} | {len(found[score]['AP'])} |")
     rivals = [score for score in order if score != RECOMMENDED and len(found[score]["AP"]) == len(runs)]
-    at_one_training = next(score for score in rivals if not score.endswith(SEVERAL))
+    at_one_training = next(score for score in rivals if not score.endswith("out of fold"))
     for what, rival in (("at one training", at_one_training), ("of all", rivals[0])):
         ours, theirs = ([scores[key] for scores in all_of_them] for key in (RECOMMENDED, rival))
         low, high = lead_interval(ours, theirs, [run.wrong for run in runs], np.random.default_rng(0))
@@ -216,12 +203,8 @@ def main():
     args = parser.parse_args()
     if args.what == "noise_levels":
         return print("\n".join(noise_levels_table()))
-    judged, chosen_on = experiments(args)
-    detectors = {
-        name: Detector.fit([Run(trained(*run)) for run in trained_on.items()]) for name, trained_on in chosen_on.items()
-    }
     tables, named_runs = [], []
-    for name, flags in judged.items():
+    for name, flags in experiments(args).items():
         runs = []
         for seed in range(1, args.seeds + 1):
             folder = trained(f"{name}, seed {seed}", [*flags, "--seed", seed])
@@ -229,9 +212,7 @@ def main():
                 out_of_fold([str(flag) for flag in [*flags, "--seed", seed]], folder)
             runs.append(Run(folder))
             named_runs.append((f"{name}, seed {seed}", runs[-1]))
-        scores = [
-            all_scores(r.path, r.given) | {name: d(r) for name, d in detectors.items()} | peer_scores(r) for r in runs
-        ]
+        scores = [all_scores(r.path, r.given) | peer_scores(r) for r in runs]
         tables += ["", *ranking_table(name, runs, scores)]
     print("\n".join([*tables, "", *counting_table(named_runs)]))
 

@@ -1,17 +1,14 @@
-"""How the cost of a step and of an epoch's end grows with the number of samples, the table's with that of classes."""
+"""How the cost of a step and of an epoch's end grows with the number of samples."""
 
 import contextlib
 
 import torch
 
 from benchmarks.side_by_side import Race, Ratio
-from benchmarks.workload import CLASSES
-from data.loader import IndexedLoader
-from models import build_model
+from benchmarks.workload import CLASSES, made_up_training
 from supervision.losses import cross_entropy
-from supervision.table import PredictionTable
 from supervision.targets import OneHot
-from training.loop import EpochSoFar, TrainingState, train_epoch
+from training.loop import EpochSoFar, train_epoch
 from training.observers import TableUpdater
 
 
@@ -22,7 +19,8 @@ class Enough(Exception):
 def races(work):
     sizes = [size // (250 if work.quick else 1) for size in (10_000, 25_000, 50_000)]
     small, largest = sizes[0], sizes[-1]
-    made = {size: training(work, size) for size in sizes}
+    batch = min(work.batch_size, small // 4)
+    made = {n: made_up_training(work.hardware, "smallcnn", n, CLASSES, work.image_size, batch) for n in sizes}
     steps = {f"N={size}": lambda state=state: some_updates(work, state) for size, state in made.items()}
     ratios = [Ratio(f"step: N={size} / N={small}", f"N={size}", f"N={small}", 1.05) for size in sizes[1:]]
     yield Race(steps, ratios, work.turns(7), seconds=work.seconds(30))
@@ -31,27 +29,6 @@ def races(work):
     units = {f"N={size}": size for size in sizes}
     name = f"an epoch's start and end, a sample: N={largest} / N={small}"
     yield Race(ends, [Ratio(name, f"N={largest}", f"N={small}", 1.2)], work.turns(9), units)
-
-    classes = (10, 100, 1000, 10_000)
-    updates = {f"K={k}": table_update(work, k) for k in classes}
-    units = {f"K={k}": k for k in classes}
-    pairs = zip(classes[1:], classes, strict=False)
-    ratios = [Ratio(f"table update, a class: K={k} / K={less}", f"K={k}", f"K={less}") for k, less in pairs]
-    yield Race(updates, ratios, work.turns(9), units)
-
-
-def training(work, size):
-    """A TrainingState on `size` made-up samples, with its table."""
-    images = torch.randint(256, (size, work.image_size, work.image_size, 3), dtype=torch.uint8)
-    y, generators = torch.arange(size) % CLASSES, [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    settings = {"order": generators[0], "augmentation": generators[1], "augment_kind": "crop_flip"}
-    rows = y, y, torch.arange(size)
-    batch_size = min(work.batch_size, size // 4)
-    loader = IndexedLoader(images, *rows, batch_size, [0.5] * 3, [0.25] * 3, work.device, **settings)
-    model = work.hardware.place(build_model("smallcnn", CLASSES, work.image_size))
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-    table = PredictionTable(size, CLASSES, 0.05, work.device)
-    return TrainingState(model, optimizer, work.hardware.scaler(), loader, table)
 
 
 def some_updates(work, state):
@@ -79,12 +56,3 @@ def end_of_epoch(work, state):
         so_far.figures()
 
     return end
-
-
-def table_update(work, num_classes):
-    num_samples = 40 if work.quick else 10_000
-    table = PredictionTable(num_samples, num_classes, 0.05, work.device)
-    table.visited.fill_(True)
-    batches = list(torch.randperm(num_samples).to(work.device).split(num_samples // 40))
-    prob = torch.rand(len(batches[0]), num_classes, device=work.device).softmax(1)
-    return lambda: [table.update(idx, prob) for idx in batches]

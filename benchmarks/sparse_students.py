@@ -1,4 +1,4 @@
-"""What a student loses with a sparse table: one training fills a dense and a sparse one, a student is trained on each.
+"""What a student loses with a sparse table: equal trainings fill a dense and a sparse one, a student learns from each.
 
 python -m benchmarks.sparse_students --seeds 6          (digits; writes below ./results)
 """
@@ -7,34 +7,23 @@ import numpy as np
 
 import main_distill
 import main_gen_teacher
+from common.files import read_json
 from common.flags import CheckedParser, count
-from runs.run_folder import RESULTS, read_metrics
-from supervision.tables import FLAG, new_table
-from supervision.targets import OneHot
-from training.experiment import Experiment
-from training.observers import TableUpdater
+from runs.run_folder import read_metrics
+from supervision.tables import FLAG
 
-FLAGS = "--net smallcnn --batch_size 128 --epochs 12 --lr 0.05 --device cpu --amp off".split()
+FLAGS = "--net smallcnn --batch_size 128 --epochs 12 --lr 0.05 --device cpu --amp off --overwrite".split()
 TEACHER = "--dataset digits --ny_ratio 0.4 --smoothing 0.2 --save_epochs".split()
 FIGURES = ("test_acc", "test_nll")
 
 
-def train_teacher(seed, kind):
-    """(the run's folder with epoch_11.npy and sparse.npz, the sparse table's error)."""
-    args = main_gen_teacher.make_parser().parse_args([*FLAGS, *TEACHER, "--seed", str(seed)])
-    experiment = Experiment(args, RESULTS / "sparse_students" / str(seed)).start()
-    sizes = experiment.dataset.num_train, experiment.dataset.num_classes
-    sparse = new_table(kind, *sizes, args.smoothing, "cpu", experiment.data.train_idx)
-    run, _ = experiment.train(OneHot(sizes[1]), watch=lambda run, state: [TableUpdater(sparse)], log=lambda line: None)
-    sparse.save(run.path / "sparse.npz", run.table_metadata)
-    return run.path, sparse.error()
-
-
-def figures_of_student(seed, teacher, name):
-    where = ["--teach_path", str(teacher), "--teach_name", name, "--proj_name", f"sparse_students_{seed}"]
-    run = main_distill.main([*FLAGS, *where, "--teach_type", "table", "--seed", str(seed)])
-    last = read_metrics(run)[-1]
-    return [last[figure] for figure in FIGURES]
+def figures_of_student(seed, kind):
+    """(a student's figures, the error of the table that it is trained on)."""
+    run = ["--seed", str(seed), "--proj_name", "sparse_students", "--run_name", f"{kind.replace(':', '')}_{seed}"]
+    teacher = main_gen_teacher.main([*FLAGS, *TEACHER, *run, "--table", kind])
+    taught = ["--teach_type", "table", "--teach_path", str(teacher), "--teach_name", "epoch_11"]
+    last = read_metrics(main_distill.main([*FLAGS, *taught, *run]))[-1]
+    return [last[figure] for figure in FIGURES], read_json(teacher / "epoch_11.json").get("error")
 
 
 def main():
@@ -44,14 +33,13 @@ def main():
     args = parser.parse_args()
     found, lines = [], []
     for seed in range(1, args.seeds + 1):
-        teacher, error = train_teacher(seed, args.table)
-        found.append([figures_of_student(seed, teacher, name) for name in ("epoch_11", "sparse")])
+        (dense, _), (sparse, error) = (figures_of_student(seed, kind) for kind in ("dense", args.table))
+        found.append((dense, sparse, np.subtract(sparse, dense)))
         lines.append(f"seed {seed}: {error}")
-    dense, sparse = np.swapaxes(found, 0, 1)
     print(*lines, sep="\n")
-    for place, figure in enumerate(FIGURES):
-        for what, values in (("dense", dense), (args.table, sparse), ("difference", sparse - dense)):
-            print(f"{figure}, {what}: {values[:, place].mean():.4f} ± {values[:, place].std(ddof=1):.4f}")
+    for what, values in zip(("dense", args.table, "difference"), np.array(found).transpose(1, 2, 0), strict=True):
+        for figure, of_seeds in zip(FIGURES, values, strict=True):
+            print(f"{figure}, {what}: {of_seeds.mean():.4f} ± {of_seeds.std(ddof=1):.4f}; {of_seeds.round(4)}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.hardware import Hardware
 from common.interruption import stop_if_asked
+from data.loader import IndexedLoader
 from main_gen_teacher import make_parser
+from models import build_model
 from supervision.losses import cross_entropy
 from supervision.table import PredictionTable
 from supervision.targets import OneHot
 from training.experiment import Experiment
-from training.loop import train_epoch
+from training.loop import TrainingState, train_epoch
 from training.observers import ProgressBar, TableUpdater
 
 NETS = ["smallcnn", "resnet18"]
@@ -80,6 +82,19 @@ class Workload:
         experiment = Experiment(make_parser().parse_args(self.flags(net, num_steps)), self.folder / "unused")
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
+
+
+def made_up_training(hardware, net, size, num_classes, side, batch_size, **share):
+    """A TrainingState on `size` made-up images, with its table. share: rank and world_size, of several processes."""
+    images = torch.randint(256, (size, side, side, 3), dtype=torch.uint8)
+    y, idx = torch.arange(size) % num_classes, torch.arange(size)
+    order, augmentation = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+    settings = {"order": order, "augmentation": augmentation, "augment_kind": "crop_flip", **share}
+    loader = IndexedLoader(images, y, y, idx, batch_size, [0.5] * 3, [0.25] * 3, hardware.device, **settings)
+    model = hardware.place(build_model(net, num_classes, side))
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    table = PredictionTable(size, num_classes, 0.05, hardware.device)
+    return TrainingState(model, optimizer, hardware.scaler(), loader, table)
 
 
 class Ours:

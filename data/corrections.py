@@ -46,11 +46,14 @@ class Corrections:
         return (self.labels != self.marks.original) & ~self.dropped
 
     def __str__(self):
-        looked_at = np.count_nonzero(self.marks.mark != "")
-        return (
+        marks = self.marks
+        text = (
             f"{np.count_nonzero(self.relabelled)} labels changed, {np.count_nonzero(self.dropped)} samples left out, "
-            f"of {looked_at} looked at and {len(self.labels)} in all"
+            f"of {np.count_nonzero(marks.mark != '')} looked at and {len(self.labels)} in all"
         )
+        if noise := np.count_nonzero(marks.settled & (marks.label == marks.original) & (marks.given != marks.original)):
+            text += f"; {noise} wrong labels were the run's own noise (--ny_*): the data have the right ones already"
+        return text
 
     def write_changes(self, path, moved_to=None):
         """changes.csv, a row a change, for whatever keeps its labels in another form. moved_to: {idx: file}."""

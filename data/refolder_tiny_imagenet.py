@@ -11,8 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 if __name__ == "__main__":  # run as a script: the path starts at data/, common/errors.py is one level up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -31,65 +29,50 @@ def find_folder(path: Path) -> Path:
     )
 
 
-def refolder(root: Path) -> int:
-    """Move all images of a Tiny ImageNet folder to class folders; the number of images moved, 0 when all are in place.
+def refolder(root: Path) -> tuple[int, int]:
+    """Move all images of a Tiny ImageNet folder to class folders; (images moved, 0 when all are in place; classes).
 
     Raises BadInput, with nothing moved, if images and annotations do not agree or a place is taken. Annotations, boxes
     and test/ stay as they are; only empty `images` folders are removed.
     """
-    classes = class_ids(root)
-    moves = _training_moves(root / "train", classes) + _validation_moves(root / "val", classes)
+    classes = {folder.name for folder in (root / "train").glob("[!.]*") if folder.is_dir()}
+    folders = [root / "val/images", *(root / "train" / name / "images" for name in sorted(classes))]
+    moves = [(image, image.parent.parent / image.name) for folder in folders[1:] for image in _images(folder)]
+    moves += _validation_moves(root / "val", classes)
     for source, target in moves:
         if os.path.lexists(target) or not target.parent.is_dir() and os.path.lexists(target.parent):
             raise BadInput(f"{target}: the place of {source} is taken; move one of the two away")
-    for source, target in tqdm(moves, desc="refolder", unit="image", disable=None):
+    for source, target in moves:
         target.parent.mkdir(exist_ok=True)
         os.rename(source, target)
-    for folder in (root / "val/images", *(root / "train" / name / "images" for name in classes)):
+    for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    return len(moves)
-
-
-def class_ids(root: Path) -> list[str]:
-    """The class ids, sorted: the names of train's folders."""
-    return sorted(
-        entry.name for entry in (root / "train").iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    return len(moves), len(classes)
 
 
 def _images(folder):
-    """The images' names in a folder, sorted; none if there is no such folder."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return [name for name in names if name.lower().endswith(".jpeg") and not name.startswith(".")]
-
-
-def _training_moves(train, classes):
-    return [
-        (train / name / "images" / image, train / name / image)
-        for name in classes
-        for image in _images(train / name / "images")
-    ]
+    return sorted(folder.glob("[!.]*.JPEG"))  # another system may have left hidden ones
 
 
 def _validation_moves(val, classes):
     """[(from, to)] of the validation images that are still in val/images; BadInput where the annotations do not fit."""
-    annotations, waiting, listed, moves = val / "val_annotations.txt", set(_images(val / "images")), set(), []
+    annotations, class_of = val / "val_annotations.txt", {}
     if not annotations.is_file():
         raise BadInput(f"{annotations}: missing; extract the download again")
-    for number, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         image, name = (line.split("\t") + [""])[:2]  # four numbers follow, the object's box
-        if name not in classes or image != os.path.basename(image) or image in listed:
+        if name not in classes or image != os.path.basename(image) or image in class_of:
             raise BadInput(f"{annotations} line {number}: not an image and its class; extract the download again")
-        listed.add(image)
-        if image in waiting:
-            moves.append((val / "images" / image, val / name / image))
-        elif not (val / name / image).is_file():
+        class_of[image] = name
+    moves = [(file, val / class_of.get(file.name, "") / file.name) for file in _images(val / "images")]
+    for file, _ in moves:
+        if file.name not in class_of:
+            raise BadInput(f"{file}: is not listed in {annotations}; move it away")
+    waiting = {file.name for file, _ in moves}
+    for image, name in class_of.items():
+        if image not in waiting and not (val / name / image).is_file():
             raise BadInput(f"{val / 'images' / image}: is listed in {annotations}, but missing; extract it again")
-    if unlisted := sorted(waiting - listed):
-        raise BadInput(f"{val / 'images' / unlisted[0]}: is not listed in {annotations}; move it away")
     return moves
 
 
@@ -103,8 +86,8 @@ def make_parser() -> CheckedParser:
 
 def main(argv=None):
     folder = find_folder(Path(make_parser().parse_args(argv).dir))
-    moved = refolder(folder)
-    print(f"moved {moved:,} images; {len(class_ids(folder))} classes")
+    moved, classes = refolder(folder)
+    print(f"moved {moved:,} images; {classes} classes")
     print(folder)
 
 

@@ -12,7 +12,6 @@ from common.untrusted import as_cell
 from paths import animations, audit, measures, pictures
 from paths.label_errors import reasons, told
 from paths.pictures import Scene
-from paths.report import write_report
 
 DISAGREED = 1000  # images on which people disagree most, where their distributions are known
 RANKS = {"easy": 0.61, "medium": 0.17, "hard": 0.02}  # from the hardest on: the paper's 3050, 850, 100 of 5000
@@ -166,7 +165,9 @@ class Analysis:
         if self.other_audit:
             return ["the audit of these marks was drawn for another ranking, and says nothing of this one"]
         if (found := self.estimate) is None:
-            return []
+            if (self.mark == "").all() or (self.audit == "").all():
+                return []
+            return ["no card of the audit is marked: mark those shown under audit to measure how many labels are wrong"]
         looked = f"audit, {found.looked:,} of {found.of:,} cards looked at"
         lines = [f"{looked}: {_range(found.wrong)} of {len(self.ranked):,} labels are wrong (95 % interval)"]
         if 0 < found.depth < len(self.ranked):
@@ -177,8 +178,8 @@ class Analysis:
 
 
 def _range(interval):
-    low, best, high = (round(value) for value in interval)
-    return f"{low:,} to {high:,} (best {best:,})"
+    low, best, high = interval
+    return f"{round(low):,} to {round(high):,}" + ("" if np.isnan(best) else f" (best {round(best):,})")
 
 
 def most_disputed(true_probs, among):
@@ -227,7 +228,8 @@ def write_tables(analysis, out, step_distances):
             figures = [f"{what}{end}" for what in ("precision", "recall") for end in ("_low", "", "_high")]
             writer.writerow(["depth", *figures])
             for row in analysis.estimate.by_depth:
-                writer.writerow([row["depth"], *(f"{v:.4f}" for v in (*row["precision"], *row["recall"]))])
+                figures = (*row["precision"], *row["recall"])
+                writer.writerow([row["depth"], *("" if np.isnan(v) else f"{v:.4f}" for v in figures)])
 
 
 SUSPECTS = """
@@ -299,33 +301,3 @@ def draw_fast_zigzag(analysis, out):
     )
     four = [int(np.flatnonzero(rows == chosen[0])[0]) for chosen in groups.values()]
     animations.zigzag(scene, four, out, f"{recorded.name}: {', '.join(groups)}", 0.06)
-
-
-def write_page(analysis, out, next_steps=(), files_at=None):
-    """report.html. next_steps, files_at: as write_report has them."""
-    recorded = analysis.recorded
-    is_right = analysis.mark[analysis.cards] == "right"
-    write_report(
-        out / "report.html",
-        name=recorded.name,
-        class_names=recorded.class_names,
-        given=recorded.given,
-        order=np.concatenate([analysis.cards[~is_right], analysis.cards[is_right]]),
-        suggestion=analysis.suggestion,
-        score=analysis.score,
-        probability=analysis.p,
-        second=analysis.second,
-        reasons=analysis.reasons,
-        summary=[analysis.guessed(), *analysis.measured()],
-        suspects=analysis.order[: analysis.num_suspects],
-        audit=analysis.audit,
-        path=recorded.path,
-        step_name=recorded.step_name,
-        images=recorded.images,
-        texts=recorded.texts,
-        files=recorded.files,
-        files_at=files_at,
-        original=recorded.original,
-        marks=recorded.marks,
-        next_steps=next_steps,
-    )

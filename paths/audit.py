@@ -50,6 +50,8 @@ def mixed(num_ranked: int, drawn: np.ndarray) -> np.ndarray:
 class Estimate:
     """What an audit says, as (low, best, high), a 95 % interval around the classical stratified estimate.
 
+    A part of the ranking in which no card was looked at has, for the best, the share of wrong labels between those of
+    its neighbours. Where the first or the last part is one, best is NaN: there is the interval alone.
     wrong: the number of wrong labels of the whole set. left: of those below the depth. depth: ranks from the top that
     were all looked at. looked, of: cards. by_depth: {"depth", "precision", "recall"} at the strata's ends and at depth.
     """
@@ -76,8 +78,10 @@ def estimate(said: np.ndarray, drawn: np.ndarray) -> Estimate:
     sample[drawn], sample[:depth] = said[drawn], said[:depth]
     ends = np.unique([*_ends(num_ranked), depth])
     ends = ends[ends > 0]
-    parts = [_wrong_in(part[~np.isnan(part)], len(part), rng) for part in np.split(sample, ends[:-1])]
-    counted, fewest, most = (np.array(values) for values in zip(*parts, strict=True))
+    parts = np.split(sample, ends[:-1])
+    found = [_wrong_in(part[~np.isnan(part)], len(part), rng) for part in parts]
+    known, fewest, most = (np.array(values) for values in zip(*found, strict=True))
+    counted = _between_neighbours(known, [len(part) for part in parts])
     below = ends > depth
 
     def number(parts):
@@ -105,7 +109,17 @@ def _wrong_in(looked, size, rng):
     """
     wrong, right, rest = looked.sum(), (1 - looked).sum(), size - len(looked)
     fewest, most = (wrong + rng.binomial(rest, rng.beta(wrong + prior, right + 0.5, DRAWS)) for prior in (1e-9, 0.5))
-    return wrong + rest * (wrong / len(looked) if len(looked) else 0.5), fewest, most
+    return (wrong + rest * wrong / len(looked) if len(looked) else np.nan), fewest, most
+
+
+def _between_neighbours(wrong, sizes):
+    """Wrong labels of each part (P,) of the ranking; of a part that has NaN by the line between its neighbours'
+    shares, NaN where it has none on one side."""
+    middle, there = np.cumsum(sizes) - np.divide(sizes, 2), ~np.isnan(wrong)
+    if not there.any():
+        return wrong
+    share = np.interp(middle, middle[there], (wrong / sizes)[there], left=np.nan, right=np.nan)
+    return np.where(there, wrong, share * sizes)
 
 
 def _interval(fewest, best, most):

@@ -25,19 +25,9 @@ BLOCKS = 200  # of samples alike, for a fit
 LONGEST = 30  # steps: the telling step of a longer run is looked for with the filter of a run of these
 
 # Every other score: a measure, and whether its small or its large values point at a wrong label.
-WRONG_WHEN_SMALL = ("confidence", "correctness", "converged_difficulty", "area_under_margin")
-WRONG_WHEN_LARGE = (
-    "variability",
-    "el2n",
-    "el2n_at_step",
-    "forgetting",
-    "first_learned",
-    "mean_cross_entropy",
-    "rival_mass",
-    "detour",
-    "flips",
-    "high_frequency",
-)
+WRONG_WHEN_SMALL = "confidence correctness converged_difficulty area_under_margin".split()
+WRONG_WHEN_LARGE = "variability el2n el2n_at_step forgetting first_learned mean_cross_entropy".split()
+WRONG_WHEN_LARGE += "rival_mass detour flips high_frequency".split()
 
 
 class LessThanChance(ValueError):

@@ -60,31 +60,14 @@ def mean(series):
     return series.mean(0)
 
 
-def deviation(series):
-    return series.std(0)
-
-
-def total(series):
-    return series.sum(0)
-
-
-def last(series):
-    return series[-1]
-
-
 def at(step):
     """The fold that picks one step."""
     return lambda series: series[step]
 
 
-def drops(series):
-    """How often 1 is followed by 0."""
-    return (np.diff(series, axis=0) < 0).sum(0)
-
-
 def drops_or_never(series):
     """How often 1 is followed by 0; the number of steps where it never was 1, the largest score there is."""
-    return np.where(series.any(0), drops(series), len(series))
+    return np.where(series.any(0), (np.diff(series, axis=0) < 0).sum(0), len(series))
 
 
 def first(series):
@@ -94,10 +77,10 @@ def first(series):
 
 PER_STEP = {
     "confidence": (label_probability, mean),  # dataset cartography (Swayamdipta et al. 2020)
-    "variability": (label_probability, deviation),
+    "variability": (label_probability, lambda series: series.std(0)),
     "correctness": (is_correct, mean),
-    "integral_difficulty": (label_probability, total),  # the paper's integral of q_t(y) over the path
-    "converged_difficulty": (label_probability, last),
+    "integral_difficulty": (label_probability, lambda series: series.sum(0)),  # the paper's integral
+    "converged_difficulty": (label_probability, at(-1)),
     "area_under_margin": (log_margin, mean),
     "el2n": (l2_error, mean),
     "forgetting": (is_correct, drops_or_never),  # Toneva et al. 2019, who put samples never learned last
@@ -201,18 +184,16 @@ def distance_to(path, reference, smoothing=None, rows=None):
     reference: (N, K). KL is KL(p* || q_t), q clipped at smallest(path). rows: (N,) bool, whom to average over
     (every row that was visited).
     """
-    smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
-    sums = {f"{kind}_{what}": np.zeros(path.shape[1]) for kind in ("raw", "filtered") for what in ("l2", "kl")}
-    count, least = 0, smallest(path)
-    for chunk, q in chunks(path):
-        chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
-        p = np.asarray(reference[chunk], np.float32).T[:, None, chosen]
-        count += int(chosen.sum())
-        for kind, values in (("raw", q), ("filtered", filtered(q, smoothing))):
-            values = values[:, :, chosen]
-            sums[f"{kind}_l2"] += np.sqrt(((values - p) ** 2).sum(0)).sum(1)
-            sums[f"{kind}_kl"] += (p * (log(p, least) - log(values, least))).sum((0, 2))
-    return {name: value / max(count, 1) for name, value in sums.items()}
+    least = smallest(path)
+
+    def l2(q, chosen):
+        return np.sqrt(((q - np.asarray(reference[chosen], np.float32).T[:, None]) ** 2).sum(0))
+
+    def kl(q, chosen):
+        p = np.asarray(reference[chosen], np.float32).T[:, None]
+        return (p * (log(p, least) - log(q, least))).sum(0)
+
+    return _means(path, smoothing, rows, {"l2": l2, "kl": kl})
 
 
 def accuracy_of(path, labels, smoothing=None, rows=None):
@@ -221,15 +202,21 @@ def accuracy_of(path, labels, smoothing=None, rows=None):
     labels: (N,), the given or the clean ones. rows: as in distance_to.
     """
     labels = checked(path, labels)
-    smoothing = default_smoothing(path.shape[1]) if smoothing is None else smoothing
-    hits = {kind: np.zeros(path.shape[1]) for kind in ("raw_accuracy", "filtered_accuracy")}
-    count = 0
+    return _means(path, smoothing, rows, {"accuracy": lambda q, chosen: q.argmax(0) == labels[chosen]})
+
+
+def _means(path, smoothing, rows, probes):
+    """{"raw_NAME", "filtered_NAME"}: (T,), means over the rows of each probe(q (K, T, n), idx (n,)) -> (T, n); NaN of
+    none."""
+    smoothing, count = default_smoothing(path.shape[1]) if smoothing is None else smoothing, 0
+    sums = {f"{kind}_{name}": np.zeros(path.shape[1]) for kind in ("raw", "filtered") for name in probes}
     for chunk, q in chunks(path):
         chosen = q.any((0, 1)) if rows is None else q.any((0, 1)) & rows[chunk]
-        count += int(chosen.sum())
-        for kind, values in zip(hits, (q, filtered(q, smoothing)), strict=True):
-            hits[kind] += (values.argmax(0) == labels[chunk])[:, chosen].sum(1)
-    return {kind: hit / count if count else hit * np.nan for kind, hit in hits.items()}
+        count, idx = count + int(chosen.sum()), chunk.start + np.flatnonzero(chosen)
+        for kind, values in (("raw", q), ("filtered", filtered(q, smoothing))):
+            for name, probe in probes.items():
+                sums[f"{kind}_{name}"] += probe(values[:, :, chosen], idx).sum(1)
+    return {name: total / (count or np.nan) for name, total in sums.items()}
 
 
 def chunks(path):

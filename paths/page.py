@@ -56,14 +56,19 @@ def as_base64(values):
     return base64.b64encode(values if isinstance(values, bytes) else np.ascontiguousarray(values)).decode()
 
 
+def in_words(text, separator, most):
+    """A text sample, or a dictionary of them, of at most so many characters."""
+    if isinstance(text, dict):
+        text = separator.join(f"{name}: {value}" for name, value in text.items())
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 # --------------------------------------------------------------------------------------- sheets of pictures
 
 
 def shrunk(image, side):
     """(H, W, C) uint8 with both sides at most `side`, its proportions kept; never enlarged."""
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(f"images must be (H, W, 1 or 3) uint8, not {image.shape} {image.dtype}")
     small = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(small).reshape(small.height, small.width, -1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.plots import evenly
 from paths.measures import chunks, default_smoothing
-from paths.page import as_base64, jpeg, length_of, put_together, shrunk, tiled
+from paths.page import as_base64, in_words, jpeg, length_of, put_together, shrunk, tiled
 
 MOST_BYTES = 20_000_000  # of the page
 MOST_STEPS = 100
@@ -35,7 +35,7 @@ def write_player(analysis, out):
     steps = evenly(recorded.path.shape[1], MOST_STEPS)
     rows, packed = _packed(recorded.path, wanted, steps)
     place = {row: i for i, row in enumerate(rows.tolist())}
-    texts = None if recorded.texts is None else [_text(recorded.texts[row]) for row in rows]
+    texts = None if recorded.texts is None else [in_words(recorded.texts[row], "; ", MOST_TEXT) for row in rows]
     truth = analysis.suggestion if recorded.clean is None else recorded.clean
     data = {
         "classNames": [str(name) for name in recorded.class_names],
@@ -118,12 +118,6 @@ def _sheet(images, rows, most):
             shown = {"row": ROW, "cell": cell, "sizes": [[image.shape[1], image.shape[0]] for image in small]}
             return {"jpeg": as_base64(file), "shown": shown, "side": side, "largest": largest}
     return None
-
-
-def _text(text):
-    if isinstance(text, dict):
-        text = "; ".join(f"{name}: {value}" for name, value in text.items())
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
 
 
 def _note(analysis, rows, steps, sheet):

@@ -8,7 +8,8 @@ import html
 
 import numpy as np
 
-from paths.page import as_base64, jpeg, put_together, shrunk, tiled
+from common.plots import evenly
+from paths.page import as_base64, in_words, jpeg, put_together, shrunk, tiled
 
 LIMIT = 10_000  # cards
 STEPS = 64  # points of a drawn path
@@ -22,56 +23,26 @@ EITHER = 0.5  # a second class is shown where it is at least this times as likel
 LIKELY = 0.1  # and at least this likely
 
 
-def write_report(
-    out,
-    *,
-    name: str,
-    class_names: list[str],
-    given,
-    order,
-    suggestion,
-    score,
-    reasons,
-    path,
-    probability=None,
-    second=None,
-    summary=(),
-    suspects=(),
-    audit=None,
-    step_name="step",
-    images=None,
-    texts=None,
-    files=None,
-    files_at=None,
-    original=None,
-    marks=None,
-    next_steps=(),
-):
-    """Write the page to the file `out`, whole or not at all.
+def write_report(analysis, out, next_steps=(), files_at=None):
+    """Write the page of a paths.analysis.Analysis to the file `out`, whole or not at all.
 
-    name: the run's. class_names: K texts. given: (N,) given labels, by idx. order: (M,) idx of the cards; the first
-    LIMIT of them are shown. suggestion, score: (N,), by idx. reasons: a text by idx, as a dict or a sequence. path:
-    (N, T, K), an array or memory map. probability: (N,) the suggestion's. second: ((N,) classes, (N,) probabilities)
-    of the next likely class. summary: what is said of all, in lines. suspects: their idx. audit: (N,) text, the
-    stratum of each card that was drawn. images: called with (n,) idx, n at most 256, returns n images (H, W, C)
-    uint8, C 1 or 3, in an array or a list. texts: N texts, or N dictionaries of them. files: N file names; files_at:
-    the folder they are in, as a URL relative to the page. original: (N,) the data set's own labels (the given ones).
-    marks: earlier data.label_files.Marks of the given labels, which the page starts with. next_steps: (what it does,
-    command) to go on with marks.csv.
+    Of its cards, those that somebody marked right last, the first LIMIT are shown. next_steps: (what it does, command)
+    to go on with marks.csv. files_at: the folder that the files are in, as a URL relative to the page.
 
     The reader's marks are kept in the browser under the SHA-256 of the name and the given labels, and leave it as
-    marks.csv (data.label_files.read_marks), a row for all N samples. Raises ValueError for arguments that do not fit.
+    marks.csv (data.label_files.read_marks), a row for all N samples.
     """
-    given, order, suggestion, score = (np.asarray(values) for values in (given, order, suggestion, score))
-    original = given if original is None else np.asarray(original)
-    _check(class_names, given, original, order, suggestion, score, path, files)
-    rows = order[:LIMIT].astype(np.int64)
+    recorded, suggestion = analysis.recorded, analysis.suggestion
+    name, class_names, given, path = recorded.name, recorded.class_names, recorded.given, recorded.path
+    original = given if recorded.original is None else recorded.original
+    images, texts, files = recorded.images, recorded.texts, recorded.files
+    is_right = analysis.mark[analysis.cards] == "right"
+    order = np.concatenate([analysis.cards[~is_right], analysis.cards[is_right]])
+    rows, suspects = order[:LIMIT], analysis.order[: analysis.num_suspects]
     lines, third = _lines(path, rows, given[rows], suggestion[rows])
     sheets, sizes, cells, side = ([], [], [], SIDES[0]) if images is None else _sheets(images, rows)
-    kind, steps = _smallest_type(len(class_names)), _steps(path.shape[1])
-    said, drawn = ({}, {}) if marks is None else _earlier(marks)
-    if audit is not None:
-        drawn = {i: str(audit[i]) for i in np.flatnonzero(audit != "").tolist()}
+    kind, steps = _smallest_type(len(class_names)), evenly(path.shape[1], STEPS)
+    drawn = {i: str(analysis.audit[i]) for i in np.flatnonzero(analysis.audit != "").tolist()}
     limits = []
     if len(order) > LIMIT:
         limits.append(f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples.")
@@ -83,26 +54,26 @@ def write_report(
         "given": as_base64(given.astype(kind)),
         "original": as_base64(original.astype(kind)),
         "labelBytes": np.dtype(kind).itemsize,
-        "marks": said,
+        "marks": {} if recorded.marks is None else _earlier(recorded.marks),
         "audit": drawn,
-        "suspect": np.isin(rows, np.asarray(suspects, np.int64)).astype(int).tolist(),
+        "suspect": np.isin(rows, suspects).astype(int).tolist(),
         "idx": rows.tolist(),
         "suggestion": suggestion[rows].tolist(),
-        "likely": [_likely(i, suggestion, probability, second) for i in rows.tolist()],
+        "likely": [_likely(analysis, i) for i in rows.tolist()],
         "third": third.tolist(),  # -1: there is none
-        "score": [f"{s:.4g}" for s in score[rows].tolist()],
-        "reason": [str(_get(reasons, idx)) for idx in rows.tolist()],
-        "text": None if texts is None else [_on_card(_get(texts, idx)) for idx in rows.tolist()],
+        "score": [f"{s:.4g}" for s in analysis.score[rows].tolist()],
+        "reason": [analysis.reasons[idx] for idx in rows.tolist()],
+        "text": None if texts is None else [in_words(texts[idx], "\n", MOST_TEXT) for idx in rows.tolist()],
         "file": None if files is None else [str(file) for file in files],  # by idx, as marks.csv has all
         "filesAt": files_at,
         "steps": steps.tolist(),
-        "stepName": step_name,
+        "stepName": recorded.step_name,
         "lines": as_base64(lines),
         "sheetRow": ROW[side],
         "sizes": sizes,  # [width, height] of each card's image
         "cells": cells,  # the side of a sheet's cells
     }
-    seen = images is not None or texts is not None
+    seen, summary = images is not None or texts is not None, [analysis.guessed(), *analysis.measured()]
     parts = {
         "name": html.escape(name),
         "summary": "".join(f"<p><strong>{html.escape(line[:1].upper() + line[1:])}</strong></p>" for line in summary),
@@ -123,54 +94,22 @@ def write_report(
     put_together(out, "report_page", f"{name} – suspected labels", data, parts)
 
 
-def _likely(i, suggestion, probability, second):
+def _likely(analysis, i):
     """[[class, percent], ...] of the suggestion and, where it is about as likely, of the next class."""
-    found = [[int(suggestion[i]), None if probability is None else round(100 * float(probability[i]))]]
-    if second is not None and second[1][i] >= max(EITHER * probability[i], LIKELY):
-        found.append([int(second[0][i]), round(100 * float(second[1][i]))])
+    p, (second, p_second) = analysis.p[i], analysis.second
+    found = [[int(analysis.suggestion[i]), round(100 * float(p))]]
+    if p_second[i] >= max(EITHER * p, LIKELY):
+        found.append([int(second[i]), round(100 * float(p_second[i]))])
     return found
 
 
-def _on_card(text):
-    if not isinstance(text, str):
-        text = "\n".join(f"{column}: {value}" for column, value in text.items())
-    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " …"
-
-
 def _earlier(marks):
-    """{idx: {mark, label}} of the samples that have a mark, and {idx: audit} of those that have one."""
-    said = {
-        i: {"mark": str(marks.mark[i]), "label": int(marks.label[i])} for i in np.flatnonzero(marks.mark != "").tolist()
-    }
-    return said, {i: str(marks.audit[i]) for i in np.flatnonzero(marks.audit != "").tolist()}
-
-
-def _check(class_names, given, original, order, suggestion, score, path, files):
-    num_samples, num_classes = len(given), len(class_names)
-    shapes = [labels.shape for labels in (given, original, suggestion, score)]
-    if set(shapes) != {(num_samples,)}:
-        raise ValueError(f"given, original, suggestion and score must have one shape (N,), not {shapes}")
-    if path.ndim != 3 or (path.shape[0], path.shape[2]) != (num_samples, num_classes) or path.shape[1] == 0:
-        raise ValueError(f"path must have shape ({num_samples}, T, {num_classes}), not {path.shape}")
-    if files is not None and len(files) != num_samples:
-        raise ValueError(f"files must name {num_samples} samples, not {len(files)}")
-    by_class = (("given", given, num_classes), ("original", original, num_classes))
-    for what, labels, end in (*by_class, ("order", order, num_samples)):
-        if labels.size and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= end):
-            raise ValueError(f"{what} must hold whole numbers from 0 to {end - 1}")
-    if len(np.unique(order)) != len(order):
-        raise ValueError("order names a sample twice")
-    proposed = suggestion[order[:LIMIT].astype(np.int64)]
-    if proposed.size and (proposed.dtype.kind not in "iu" or proposed.min() < 0 or proposed.max() >= num_classes):
-        raise ValueError(f"suggestion must hold whole numbers from 0 to {num_classes - 1}")
+    """{idx: {mark, label}} of the samples that have a mark."""
+    marked = np.flatnonzero(marks.mark != "").tolist()
+    return {i: {"mark": str(marks.mark[i]), "label": int(marks.label[i])} for i in marked}
 
 
 # ------------------------------------------------------------------------------------------------- paths
-
-
-def _steps(num_steps):
-    """At most STEPS of the steps 0 .. num_steps - 1, evenly spread, with the first and the last."""
-    return np.linspace(0, num_steps - 1, min(num_steps, STEPS)).round().astype(np.int64)
 
 
 def _lines(path, rows, given, suggestion):
@@ -179,7 +118,7 @@ def _lines(path, rows, given, suggestion):
     The lines are those of the given class, the suggested one, and of the others the one with the largest mean
     probability, -1 where there is none. One pass over a path as it lies on disk, class after class.
     """
-    steps = _steps(path.shape[1])
+    steps = evenly(path.shape[1], STEPS)
     lines = np.zeros((len(rows), 3, len(steps)), np.uint8)
     third, largest = np.full(len(rows), -1), np.full(len(rows), -1, np.float32)
     for k in range(path.shape[2]):
@@ -211,8 +150,6 @@ def _sheets(images, rows):
     blocks = [rows[start : start + row**2] for start in range(0, len(rows), row**2)]
     for block in blocks:
         small = [shrunk(image, side) for image in images(block)]
-        if len(small) != len(block):
-            raise ValueError(f"images returned {len(small)} images for {len(block)} samples")
         sheet, cell = tiled(small, row)
         sheets.append(as_base64(jpeg(sheet, SHEETS_BYTES * len(block) / len(rows), QUALITIES)))
         sizes += [[image.shape[1], image.shape[0]] for image in small]
@@ -229,7 +166,3 @@ def _key(name, given):
 
 def _smallest_type(num_classes):
     return next(kind for kind in ("u1", "<u2", "<u4") if num_classes <= 256 ** np.dtype(kind).itemsize)
-
-
-def _get(reasons, idx):
-    return reasons.get(idx, "") if isinstance(reasons, dict) else reasons[idx]

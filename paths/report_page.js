@@ -238,7 +238,7 @@
   function showMark(card, rank) {
     const idx = data.idx[rank], { mark, label } = markOf(idx);
     const from = data.classNames[given[idx]], likely = data.likely[rank];
-    const to = likely.map(([k, percent]) => data.classNames[k] + (percent === null ? "" : ` ${percent} %`)).join(" or ");
+    const to = likely.map(([k, percent]) => `${data.classNames[k]} ${percent} %`).join(" or ");
     for (const button of card.querySelectorAll(".marks button")) {
       button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
     }
@@ -257,7 +257,7 @@
     return likely.flatMap(([k, percent], place) => [
       ...(place ? [element("span", "percent", "or")] : []),
       clipped("bdi", data.classNames[k]),
-      ...(percent === null ? [] : [element("span", "percent", `${percent} %`)]),
+      element("span", "percent", `${percent} %`),
     ]);
   }
 

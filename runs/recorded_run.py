@@ -1,7 +1,6 @@
 """The recorded path of a run's folder, with all that is known of its samples."""
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,13 @@ import torch
 from common.errors import BadInput
 from common.files import check_intact
 from common.untrusted import load_npz, valid_text
-from data.datasets import fingerprint, open_dataset
+from data.datasets import fingerprint
 from data.images import FolderImages, picture
 from data.label_files import Marks
 from paths.loose_files import or_grey
 from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar
-from runs.run_folder import read_args
+from runs.run_folder import data_of, read_args
 from supervision.table import read_distributions
 
 PATHS = {"PATH_TRAIN_COARSE": "PATH_BATCH_FINE", "PATH_ALL_COARSE": "PATH_ALL_FINE"}  # of all samples, of some finely
@@ -109,16 +108,10 @@ def _fine(file, every, num_samples):
 def _images_of(folder, settings, data_dir):
     """The run's images (a uint8 tensor or FolderImages), or None, and a line that says why."""
     try:
-        where = {"data_dir": data_dir or settings["data_dir"], "skip_bad": False}  # a bad image is shown as grey
-        dataset = open_dataset(Namespace(**{**settings, **where}))
-        if dataset.needs_download:
-            raise BadInput(f"{settings['dataset']} is not there")
-        if fingerprint(dataset.train.labels) != settings["resolved"]["y_sha256"]:
-            raise BadInput("the data there has other labels")
+        return data_of(folder, {**settings, "skip_bad": False}, data_dir).train.images  # a bad image is shown as grey
     except BadInput as problem:
-        print(f"warning: {folder}: no images ({problem}); give --data_dir", file=sys.stderr)
+        print(f"warning: no images ({problem})", file=sys.stderr)
         return None
-    return dataset.train.images
 
 
 def pictures_of(images):

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from common.files import CHECKSUMS, PARTIAL, CheckedFiles, as_json, check_intact
 from common.flags import as_flags
 from common.hardware import DECIDING
 from common.untrusted import reason
-from data.datasets import TEST_SIZE
+from data.datasets import TEST_SIZE, Dataset, fingerprint, open_dataset
 from data.label_files import split_file_and_key
 from models import build_model
 from runs.figures import plot_curves
@@ -373,6 +374,21 @@ def check_sizes(name: str, resolved: dict, dataset):
             f"{name}: was trained on {there}, this data set has {here}; "
             "give the data it was trained on with --data_dir, or take another run"
         )
+
+
+def data_of(folder: Path, settings: dict, data_dir: str | None = None, download: bool = False) -> Dataset:
+    """The loaded Dataset that a run (its read_args()) was trained on, with its normalisation; BadInput where what lies
+    there is another. data_dir: where it lies now. download: whether to fetch what is absent."""
+    resolved = settings["resolved"]
+    dataset = open_dataset(Namespace(**{**settings, "data_dir": data_dir or settings["data_dir"]}))
+    check_sizes(folder, resolved, dataset)
+    if dataset.needs_download and not download:
+        raise BadInput(f"{folder}: its data, {dataset.name}, are not there; give --data_dir")
+    same_labels = fingerprint(dataset.load().train.labels) == resolved["y_sha256"]
+    if not same_labels or dataset.class_names != resolved["class_names"]:
+        raise BadInput(f"{folder}: was trained on data with other labels or class names; give --data_dir")
+    dataset.mean, dataset.std = resolved["mean"], resolved["std"]
+    return dataset
 
 
 def network_of(folder: Path, settings: dict | None = None) -> torch.nn.Module:

@@ -44,7 +44,11 @@ class ShardedTable(PredictionTable):
     @property
     def visited(self):
         """(N,) bool, of the whole table."""
-        return self._together(self.local.visited.to(torch.uint8), slice(0, self.shape[0]), everywhere=True).bool()
+        whole = torch.zeros(self.num_samples, dtype=torch.uint8, device=self.local.visited.device)
+        whole[self.rank :: self.world_size] = self.local.visited.to(torch.uint8)
+        if self.world_size > 1:
+            dist.all_reduce(whole, dist.ReduceOp.MAX)
+        return whole.bool()
 
     def to(self, device):
         self.local.to(device)
@@ -89,28 +93,22 @@ class ShardedTable(PredictionTable):
         dist.all_to_all_single(received, what.contiguous(), receive, send)
         return received
 
-    def _together(self, local, rows, everywhere=False):
-        """A slice of rows of the whole table, from each process's local ones; None where it is not wanted.
-
-        rows begins at a multiple of world_size. Only process 0 gets them, unless they are wanted everywhere.
-        """
+    def _together(self, rows):
+        """A slice of rows of the whole table, which begins at a multiple of world_size; None but in process 0."""
         first, size = rows.start // self.world_size, -(-(rows.stop - rows.start) // self.world_size)
-        part = local[first : first + size]
+        part = self.local.values[first : first + size]
         if len(part) < size:  # the table ends before the last processes' turns: all send as much
-            part = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
-        parts = [part]
-        if self.world_size > 1:
-            parts = [torch.empty_like(part) for _ in range(self.world_size)] if everywhere or self.rank == 0 else None
-            if everywhere:
-                dist.all_gather(parts, part.contiguous())
-            else:
-                dist.gather(part.contiguous(), parts, dst=0)
+            part = torch.cat([part, part.new_zeros(size - len(part), part.shape[1])])
+        if self.world_size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.world_size)] if self.rank == 0 else None
+        dist.gather(part.contiguous(), parts, dst=0)
         return None if parts is None else torch.stack(parts, 1).flatten(0, 1)[: rows.stop - rows.start]
 
     def _blocks(self):
         """The whole table, a block of rows at a time, on the CPU: in process 0 tensors, in others None."""
         for rows in blocks_of(*self.shape, multiple_of=self.world_size):
-            block = self._together(self.local.values, rows)
+            block = self._together(rows)
             yield None if block is None else block.cpu()
 
     def state_dict(self):

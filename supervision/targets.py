@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from supervision.losses import distillation_loss, linear_loss, squared_error
@@ -164,12 +165,17 @@ class SelfCorrected(OwnAverage):
 
 class SelfAdaptive(SelfCorrected):
     """SAT: SELC's target, each row times its largest entry, scaled to a batch mean of 1 (Huang et al. 2020, 2002.10319,
-    algorithm 1). Rows do not sum to 1: the sum is the sample's weight, so its loss is linear_loss."""
+    algorithm 1); with --accumulate to a mean of 1 over a part. Rows do not sum to 1: the sum is the sample's weight,
+    so its loss is linear_loss."""
 
     def __call__(self, x, label, idx, logits):
         target = super().__call__(x, label, idx, logits)
         weight = target.amax(1, keepdim=True)
-        return target * weight / weight.mean()
+        total = weight.sum(dtype=logits.dtype)
+        total = torch.stack([total, torch.full_like(total, len(weight))])
+        if dist.is_initialized():  # the batch is that of all processes
+            dist.all_reduce(total)
+        return target * weight / (total[0] / total[1])
 
 
 class OwnPast(OwnAverage):

@@ -23,8 +23,8 @@ from data.datasets import fingerprint
 from paths.analysis import Analysis
 from paths.label_errors import find_label_errors
 from paths.recorder import PathRecorder
+from runs.predicted_split import open_split
 from runs.recorded_run import open_run
-from training.predicted_split import open_split
 
 RUN = "--dataset digits --net smallcnn --epochs 6 --batch_size 128 --augment none --device cpu --amp off".split()
 FILES = """
@@ -158,16 +158,26 @@ def test_marks_tell_how_many_labels_are_wrong_and_how_far_the_ranking_is_right(r
     followed = [int(row["idx"]) for row in rows(out / "suspects.csv")]
     wrong = (y != ny)[followed].sum()
     assert found.wrong[0] <= wrong <= found.wrong[2] and found.depth >= 30
-    assert "100 of 100 cards looked at" in capsys.readouterr().out
+    assert "100 of 100" in capsys.readouterr().out
     assert f"{round(found.wrong[0]):,} to {round(found.wrong[2]):,}" in (out / "report.html").read_text()
     by_depth = rows(out / "audit.csv")
     assert [int(row["depth"]) for row in by_depth] == sorted({12, 30, 60, 120, 240, 600, found.depth})
     assert float(by_depth[-1]["recall"]) == 1
+    # of the last stratum nobody looked at a card: an interval, and nothing more
+    again = [str(runs["noisy"]), "--out", "a", "--marks", "few.csv"]
+    marks_of(out, "few.csv", ny, {i: right[i] for i in first})
+    last = rows(analyze_paths.main(again) / "audit.csv")[-1]
+    assert last["precision"] == "" and float(last["precision_low"]) < wrong / 600 < float(last["precision_high"])
+    # no card of the audit is among the marks: what to look at for a number
+    marks_of(out, "few.csv", ny, {next(i for i in range(600) if str(i) not in data["audit"]): ("right", 0)})
+    capsys.readouterr()
+    out = analyze_paths.main(again)
+    assert not (out / "audit.csv").exists() and "audit" in (out / "summary.txt").read_text()
     # another audit than that of this ranking says nothing
     lines = Path("marks.csv").read_text().splitlines()
     Path("other.csv").write_text("\n".join([lines[0], *(line[: line.rindex(",")] + ",1" for line in lines[1:])]) + "\n")
     analyze_paths.main([str(runs["noisy"]), "--out", "a", "--marks", "other.csv"])
-    assert not (workplace / "a" / "audit.csv").exists() and "another ranking" in capsys.readouterr().out
+    assert not (workplace / "a" / "audit.csv").exists()
 
 
 def with_marks(run, marks):
@@ -224,9 +234,9 @@ def test_texts_of_samples_are_on_the_page(loose, workplace, tables_only, spec):
     expected = of_spec[spec]
     assert data["text"] == [expected.format(i) for i in data["idx"]]
     Path("texts.txt").write_text("one\n")
-    with pytest.raises(BadInput, match="--texts texts.txt: has 1 texts"):
+    with pytest.raises(BadInput, match="--texts texts.txt"):
         analyze_paths.main([*loose, "--texts", "texts.txt"])
-    with pytest.raises(BadInput, match="--texts texts.csv: has no column"):
+    with pytest.raises(BadInput, match="--texts texts.csv"):
         analyze_paths.main([*loose, "--texts", "texts.csv:no"])
 
 
@@ -244,7 +254,7 @@ def test_loose_paths_with_clean_labels_are_judged_as_runs_are(loose, workplace, 
 def test_columns_in_another_order_than_the_labels_are_told(loose, workplace):
     np.save("path.npy", np.roll(np.load("path.npy"), 2, axis=2))
     Path("path.json").unlink(missing_ok=True)
-    with pytest.raises(BadInput, match="path.npy: .*chance"):
+    with pytest.raises(BadInput, match="path.npy"):
         analyze_paths.main(loose)
     assert not (workplace / "out").exists()
 
@@ -260,7 +270,7 @@ def test_an_analysis_is_written_anew_and_a_foreign_folder_left_alone(analysis, r
     assert [p.name for p in copy.iterdir() if p.name.startswith("analysis")] == ["analysis"]
     (workplace / "mine").mkdir()
     (workplace / "mine" / "summary.txt").write_text("dear")
-    with pytest.raises(BadInput, match="is there and no earlier analysis"):
+    with pytest.raises(BadInput, match="--out"):
         analyze_paths.main([str(copy), "--out", str(workplace / "mine")])
     assert (workplace / "mine" / "summary.txt").exists()
 
@@ -282,7 +292,7 @@ def test_an_unfinished_run_is_read_up_to_its_last_complete_step(runs, workplace,
     sidecar["complete"] = {step: crc for step, crc in sidecar["complete"].items() if int(step) < 4}
     write_json(copy / "PATH_TRAIN_COARSE.json", sidecar)
     out = analyze_paths.main([str(copy)])
-    assert "4 of 6 epochs are complete" in capsys.readouterr().err
+    assert "4 of 6" in capsys.readouterr().err
     assert len(rows(out / "steps.csv")) == 4
 
 
@@ -292,7 +302,7 @@ def test_a_damaged_step_is_named(runs, workplace):
     path = np.load(copy / "PATH_TRAIN_COARSE.npy", mmap_mode="r+")
     path[:, 3] = 0.1
     path.flush()
-    with pytest.raises(BadInput, match="step 3 is not what was written"):
+    with pytest.raises(BadInput, match="step 3 "):
         analyze_paths.main([str(copy)])
     assert not (copy / "analysis").exists()
 
@@ -304,7 +314,7 @@ def test_without_its_images_a_run_is_analysed_all_the_same(runs, workplace, caps
     write_json(copy / "args.json", {**settings, "dataset": "npz", "data_dir": "moved_away.npz"})
     (copy / "checksums.json").unlink()
     out = analyze_paths.main([str(copy)])
-    assert "no images (--data_dir moved_away.npz: there is no such file" in capsys.readouterr().err
+    assert "--data_dir moved_away.npz" in capsys.readouterr().err
     assert (out / "report.html").exists() and not (out / "suspects.png").exists()
 
 
@@ -370,7 +380,7 @@ def test_anybodys_array_is_analysed_with_a_line_of_warning(loose, workplace, cap
     path = np.load("path.npy")
     np.save("path.npy", np.array(path, dtype=dtype, order=order))
     out = analyze_paths.main(loose)
-    assert capsys.readouterr().err.count("no .json beside it; accepted") == 1
+    assert capsys.readouterr().err.count("path.npy: ") == 1
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
     found = rows(out / "suspects.csv")
     assert {int(row["idx"]) for row in found[:12]} == set(range(12))
@@ -395,28 +405,28 @@ def test_a_recorder_that_was_fed_logits_later_on_is_found_out(loose, workplace):
         logits = torch.randn(120, 10)  # the recorder itself looks at its first batch only
         recorder.record(step, np.arange(120), logits if step else logits.softmax(1))
     recorder.close()
-    with pytest.raises(BadInput, match="give probabilities"):
+    with pytest.raises(BadInput, match="logits.npy"):
         analyze_paths.main(["logits.npy", *loose[1:]])
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, named",
     [
-        (lambda: np.save("path.npy", np.load("path.npy") * 2), "outside 0 .. 1"),
-        (lambda: np.save("path.npy", np.load("path.npy")[..., :7]), "predictions of row 0 do not sum to 1"),
-        (lambda: np.save("path.npy", np.load("path.npy")[0]), r"expected \(samples, steps, classes\)"),
-        (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "the path 120 samples"),
-        (lambda: np.save("labels.npy", np.load("labels.npy") + 1), "has the label 10"),
-        (lambda: np.save("images.npy", np.load("images.npy")[1:]), "has 119 images"),
-        (lambda: np.save("images.npy", np.zeros((120, 3, 8, 8), np.uint8)), r"expected uint8 \(N, H, W\)"),
-        (lambda: np.save("path.npy", np.ones((120, 4, 1))), "has one class only"),
-        (lambda: np.save("path.npy", np.load("path.npy") * np.nan), "not finite"),
-        (lambda: open("names.txt", "w").write("one\n"), "has 1 lines, the path has 10 classes"),
+        (lambda: np.save("path.npy", np.load("path.npy") * 2), "path.npy"),
+        (lambda: np.save("path.npy", np.load("path.npy")[..., :7]), "path.npy"),
+        (lambda: np.save("path.npy", np.load("path.npy")[0]), "path.npy"),
+        (lambda: np.save("labels.npy", np.load("labels.npy")[1:]), "--labels"),
+        (lambda: np.save("labels.npy", np.load("labels.npy") + 1), "--labels"),
+        (lambda: np.save("images.npy", np.load("images.npy")[1:]), "--images"),
+        (lambda: np.save("images.npy", np.zeros((120, 3, 8, 8), np.uint8)), "--images"),
+        (lambda: np.save("path.npy", np.ones((120, 4, 1))), "path.npy"),
+        (lambda: np.save("path.npy", np.load("path.npy") * np.nan), "path.npy"),
+        (lambda: open("names.txt", "w").write("one\n"), "--class_names"),
     ],
 )
-def test_files_that_do_not_fit_are_named_and_nothing_is_written(loose, workplace, change, message):
+def test_files_that_do_not_fit_are_named_and_nothing_is_written(loose, workplace, change, named):
     change()
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=named):
         analyze_paths.main(loose)
     assert not (workplace / "out").exists()
 
@@ -440,7 +450,7 @@ def test_labels_that_are_not_the_runs_are_named(runs, workplace, changes):
         arrays = {**labels, **changes}
     np.savez(copy / "labels.npz", **{name: array for name, array in arrays.items() if array is not None})
     (copy / "checksums.json").unlink()
-    with pytest.raises(BadInput, match=r"labels\.npz: .*take an intact copy"):
+    with pytest.raises(BadInput, match=r"labels\.npz: "):
         analyze_paths.main([str(copy)])
 
 
@@ -471,14 +481,14 @@ def test_flags_that_do_not_fit_a_run_are_named(runs, workplace):
     ):
         with pytest.raises(BadInput, match=part):
             analyze_paths.main([str(runs["noisy"]), *flags])
-    with pytest.raises(BadInput, match="--idx x: expected sample numbers"):
+    with pytest.raises(BadInput, match="--idx x"):
         analyze_paths.main([str(runs["noisy"]), "--idx", "x"])
     for path in (runs["noisy"].parent, runs["noisy"].parent / "run_nosy", runs["noisy"].parents[1]):
         with pytest.raises(BadInput) as found:
             analyze_paths.main([str(path)])
         assert str(found.value).startswith(f"{path}: ")
         assert all(str(run) in str(found.value) for run in runs.values())
-    with pytest.raises(BadInput, match="has no PATH_TRAIN_COARSE or PATH_ALL_COARSE"):
+    with pytest.raises(BadInput, match="PATH_TRAIN_COARSE or PATH_ALL_COARSE"):
         folder = workplace / "none"
         shutil.copytree(runs["noisy"], folder, ignore=shutil.ignore_patterns("PATH_*", "analysis"))
         analyze_paths.main([str(folder)])
@@ -489,7 +499,7 @@ def test_a_run_on_other_data_is_no_comparison_and_one_of_another_length_is_told(
     other = main_gen_path.main([*run, "--epochs", "1", "--run_name", "other"])
     analyze_paths.main([str(runs["noisy"]), "--compare", str(other)])
     said = capsys.readouterr().err
-    assert f"warning: --compare {other}: has 1 epochs" in said and "as far along" in said
+    assert f"--compare {other}" in said
 
     with np.load(other / "labels.npz") as kept:
         arrays = dict(kept)
@@ -500,7 +510,7 @@ def test_a_run_on_other_data_is_no_comparison_and_one_of_another_length_is_told(
     np.savez(other / "labels.npz", **arrays)
     write_json(other / "args.json", settings)
     (other / "checksums.json").unlink()
-    with pytest.raises(BadInput, match="--compare .*: its labels agree with those of run_noisy no more than by chance"):
+    with pytest.raises(BadInput, match=f"--compare {other}"):
         analyze_paths.main([str(runs["noisy"]), "--compare", str(other)])
 
 
@@ -530,6 +540,6 @@ def test_inputs_inside_a_run_that_is_to_be_replaced_are_refused(runs, workplace)
     copy = workplace / "results/Gen_path/run_again"
     shutil.copytree(runs["noisy"], copy)
     np.save(copy / "labels.npy", np.load(copy / "labels.npz")["ny"])
-    with pytest.raises(BadInput, match="which --overwrite replaces; move it out first"):
+    with pytest.raises(BadInput, match="--ny_file.*--overwrite"):
         main_gen_path.main([*RUN, "--ny_file", str(copy / "labels.npy"), "--run_name", "again", "--overwrite"])
     assert (copy / "labels.npy").exists()

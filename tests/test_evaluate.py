@@ -112,6 +112,16 @@ def test_mistakes_are_named(run, flags, says):
         evaluate.main([str(run), *flags])
 
 
+def test_of_a_run_that_chooses_no_best_epoch_the_last_is_evaluated(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    assert evaluate.main([str(copied)]).name == "evaluation_best_acc"
+    for name in ("best_acc", "best_loss"):
+        (copied / f"{name}.pt").unlink()
+    shutil.copy(copied / "epoch_1.pt", copied / "epoch_0.pt")
+    (copied / "checksums.json").unlink()
+    assert evaluate.main([str(copied)]).name == "evaluation_epoch_1"
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(errors.BadInput, match="args.json"):
         evaluate.main([str(tmp_path)])
@@ -125,7 +135,7 @@ def test_a_test_set_of_other_labels_is_refused(quick, workplace):
     flags = ["--dataset", "npz", "--data_dir", "a.npz", "--net", "smallcnn", "--epochs", "1", "--batch_size", "20"]
     run = main_gen_teacher.main(flags)
     evaluate.main([str(run)])
-    with pytest.raises(errors.BadInput, match="other labels"):
+    with pytest.raises(errors.BadInput, match="--data_dir"):
         evaluate.main([str(run), "--data_dir", "b.npz"])
 
 

@@ -198,10 +198,6 @@ def parallel(model: nn.Module) -> nn.Module | None:
     return None if WORLD_SIZE == 1 else DistributedDataParallel(model)
 
 
-def with_sync_bn(model: nn.Module) -> nn.Module:
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
 def share_buffers(model: nn.Module):
     """Give all ranks rank 0's buffers, such as BatchNorm's running statistics."""
     if WORLD_SIZE > 1:

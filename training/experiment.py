@@ -218,8 +218,7 @@ class Experiment:
                 print(f"{run.path}: {_progress(state, args)}")
             if args.wandb != "disabled" and state.epoch < args.epochs and distributed.RANK == 0:
                 observers.append(WandbTracker(state, args, run.path))
-            splits = self.valid_loader, self.test_loader
-            fit(state, run, args, self.hardware, target, *splits, loss=loss, observers=observers)
+            fit(state, run, args, self.hardware, target, self.valid_loader, self.test_loader, loss=loss)
             run.finish(state)
         distributed.barrier()  # what rank 0 wrote can be read
         return run, state
@@ -240,7 +239,7 @@ class Experiment:
         args = self.args
         model = with_weight_seed(args.seed, self._build_model)
         if args.sync_bn:
-            model = distributed.with_sync_bn(model)
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.hardware.place(model)
         self.train_loader.seed(args.seed)
         torch.manual_seed(role_seed(args.seed, "dropout"))

@@ -98,7 +98,7 @@ class EpochSoFar:
     def from_state_dict(cls, state, device):
         so_far = cls(state["loader_at_start"])
         so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
-        so_far.waited = state.get("waited", 0.0)  # it was not always saved
+        so_far.waited = state["waited"]
         so_far.losses = list(state["losses"].to(device))
         so_far.seen = [tuple(v.to(device) for v in state["seen"])]
         return so_far
@@ -119,7 +119,7 @@ class TrainingState:
     """All that a run needs to go on where it was: kept in one object, saved as last.pt by rank 0.
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
-    PathRecorders, by name. observers: whose states are kept, where they have one. so_far: the epoch in hand, None
+    PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one. so_far: the epoch in hand, None
     between epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the
     update after which last.pt was written. ddp: the DistributedDataParallel of the model, among several processes.
     """
@@ -172,14 +172,13 @@ class TrainingState:
             setattr(self, name, state[name])
         for name, recorder in self.recorders.items():
             recorder.load_state_dict(state["recorders"][name])
-        if "observers" in state:  # they were not always saved
-            for observer, theirs in zip(with_state(self.observers), state["observers"], strict=True):
-                observer.load_state_dict(theirs)
+        for observer, theirs in zip(with_state(self.observers), state["observers"], strict=True):
+            observer.load_state_dict(theirs)
         self.so_far = state["so_far"] and EpochSoFar.from_state_dict(state["so_far"], self.loader.device)
         torch.set_rng_state(state["global_generator"])
         if self.loader.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_generators"][0], self.loader.device)
-        if self.loader.device.type == "mps" and "mps_generator" in state:  # it was not always saved
+        if self.loader.device.type == "mps":
             torch.mps.set_rng_state(state["mps_generator"])
         distributed.own_dropout()
 
@@ -379,11 +378,9 @@ def fit(
     target: Callable,
     valid,
     test,
-    *,
     loss: Callable = cross_entropy,
-    observers=(),
 ) -> TrainingState:
-    """Train from where the state is to args.epochs, evaluating, choosing and saving after every epoch.
+    """Train from where the state is to args.epochs, evaluating, telling its observers and saving after every epoch.
 
     run: the RunFolder that keeps metrics, checkpoints and tables. valid: loader or None: then the test set
     chooses. Returns the state. Asked to stop (SIGINT, SIGTERM), it saves and raises Interrupted.
@@ -400,8 +397,10 @@ def fit(
         try:
             while state.epoch < args.epochs:
                 lr = learning_rate(state.epoch, args)
-                figures = train_epoch(state, in_training, target, loss, lr, observers, between_updates, args.accumulate)
-                end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test, observers)
+                figures = train_epoch(
+                    state, in_training, target, loss, lr, state.observers, between_updates, args.accumulate
+                )
+                end_epoch(state, run, args, forward, {"lr": lr, **figures}, valid, test)
         except Interrupted as found:
             check_finite(state)
             run.save(state)
@@ -410,7 +409,7 @@ def fit(
     return state
 
 
-def end_epoch(state, run, args, forward, figures, valid, test, observers=()):
+def end_epoch(state, run, args, forward, figures, valid, test):
     """Evaluate after an epoch's last update, tell the observers, save. figures: lr and train_epoch()'s."""
     epoch, row = state.epoch, {"epoch": state.epoch, **figures}
     splits = {name: loader for name, loader in (("valid", valid), ("test", test)) if loader is not None}
@@ -422,7 +421,7 @@ def end_epoch(state, run, args, forward, figures, valid, test, observers=()):
         _diverged(state)
     row["seconds"], row["seconds_waited"] = state.so_far.seconds, state.so_far.waited
     state.rows.append(row)
-    tell(observers, "after_epoch", epoch, state.model)
+    tell(state.observers, "after_epoch", epoch, state.model)
     state.end_epoch()
     run.save_epoch(state, epoch, [f"best_{figure}" for figure, (best, _) in state.best.items() if best == epoch])
 

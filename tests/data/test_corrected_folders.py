@@ -115,9 +115,8 @@ def test_a_corrected_copy_has_what_the_marks_say_and_nothing_else_changes(data, 
     again = contents("new")
     apply_marks.main(flags)  # a second time
     assert contents("new") == again
-    assert "nothing was changed" in capsys.readouterr().out
     write_marks("other.csv", {"owl/3.png": ("wrong", "dog")}, IMAGES, prefix)
-    with pytest.raises(BadInput, match="--out new: is there"):
+    with pytest.raises(BadInput, match="--out new"):
         apply_marks.main(["other.csv", "--data_dir", folder, "--out", "new"])
 
 
@@ -128,9 +127,10 @@ def test_moved_in_place_and_back_to_the_byte(data, capsys):
     apply_marks.main(flags)
     after = contents(folder)
     assert without_own(after) == corrected(before, prefix)
-    capsys.readouterr()
+    told = capsys.readouterr().out  # no run is named: its network is left to be filled in, not to the default
+    assert "--net NET" in told and "--run " in told
     apply_marks.main(flags)  # a second time
-    assert contents(folder) == after and "nothing was changed" in capsys.readouterr().out
+    assert contents(folder) == after
     assert own_of(folder).is_dir()
     assert ImageFolder(Path(folder, prefix)).classes == CLASSES  # others, too, take none of that for a class
     apply_marks.main(["--undo", "--data_dir", folder])
@@ -160,7 +160,7 @@ def test_a_second_round_is_of_the_corrected_data_and_undone_first(data):
         "owl/0.png": ("unsure", "owl"),
     }
     assert not any(row["audit"] for row in carried)
-    with pytest.raises(BadInput, match="copy.csv.*other data"):  # of the data as they were, but not the same file
+    with pytest.raises(BadInput, match="copy.csv"):  # of the data as they were, but not the same file
         Path("copy.csv").write_text(Path(marks).read_text() + "\n")
         apply_marks.main(["copy.csv", "--data_dir", folder, "--in_place"])
     paths = [row["file"].removeprefix(prefix) for row in carried]
@@ -176,7 +176,7 @@ def test_a_second_round_is_of_the_corrected_data_and_undone_first(data):
     assert contents(folder) == before
 
 
-def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_data(data):
+def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_data(data, capsys):
     """Synthetic noise is in given_label, and in label where there is no mark."""
     folder, _, prefix = data
     noisy = {"cat/2.png": "dog", "owl/1.png": "cat", "owl/2.png": "dog"}
@@ -186,6 +186,7 @@ def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_da
     assert [(row["file"], row["new_name"]) for row in rows(own_of("new") / "changes.csv")] == [
         (f"{prefix}owl/2.png", "dog")
     ]
+    assert "1 wrong" in (told := capsys.readouterr().out) and "--ny_" in told  # owl/1.png was so in the run alone
 
 
 def test_names_that_clash_where_case_is_ignored_are_kept_apart(workplace):

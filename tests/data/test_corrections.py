@@ -34,14 +34,13 @@ def rows(file):
         return list(csv.DictReader(f))
 
 
-def unchanged(flags, out, capsys):
+def unchanged(flags, out):
     """A second time nothing is changed; where something else is in the way that is told."""
     before = Path(out).read_bytes()
-    capsys.readouterr()
     apply_marks.main(flags)
-    assert Path(out).read_bytes() == before and "nothing was changed" in capsys.readouterr().out
+    assert Path(out).read_bytes() == before
     Path(out).write_bytes(b"something else")
-    with pytest.raises(BadInput, match=f"--out {out}: is there"):
+    with pytest.raises(BadInput, match=f"--out {out}"):
         apply_marks.main(flags)
     assert Path(out).read_bytes() == b"something else"
 
@@ -75,18 +74,18 @@ def test_npz(marks, shape, split, capsys):
     other = "train" if split == "valid" else "test"
     with pytest.raises(BadInput, match="original_label"):
         apply_marks.main([marks, "--data_dir", "data.npz", "--out", "other.npz", "--split", other])
-    unchanged(flags, "new.npz", capsys)
+    unchanged(flags, "new.npz")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64"])
-def test_a_label_array_keeps_its_rows_and_a_sample_that_is_left_out_is_ignored_by_losses(marks, dtype, capsys):
+def test_a_label_array_keeps_its_rows_and_a_sample_that_is_left_out_is_ignored_by_losses(marks, dtype):
     np.save("labels.npy", ORIGINAL.astype(dtype))
     flags = [marks, "--data_dir", "labels.npy", "--out", "new.npy"]
     apply_marks.main(flags)
     new = np.load("new.npy")
     assert new.tolist() == [0, 2, 2, 0, -100, 2, 0, 0] and new.dtype == np.int64
     assert [row["change"] for row in rows("new_changes.csv")] == ["relabel", "drop", "relabel"]
-    unchanged(flags, "new.npy", capsys)
+    unchanged(flags, "new.npy")
     np.save("labels.npy", np.roll(ORIGINAL, 1))
     with pytest.raises(BadInput, match="original_label"):
         apply_marks.main([*flags[:-1], "other.npy"])
@@ -94,7 +93,7 @@ def test_a_label_array_keeps_its_rows_and_a_sample_that_is_left_out_is_ignored_b
 
 @pytest.mark.parametrize("labels", [NAMES, ["0", "1", "2"]], ids=["names", "numbers"])
 @pytest.mark.parametrize("form", [",\n", ";\r\n"], ids=["comma", "semicolon and BOM"])
-def test_csv(marks, labels, form, capsys):
+def test_csv(marks, labels, form):
     end, start = form[1:], "\ufeff" * (form[0] == ";")
     lines = [f'"text {i}, {end}quoted",{labels[k]},{i}'.replace('",', f'"{form[0]}') for i, k in enumerate(ORIGINAL)]
     lines = [line.rsplit(",", 1)[0] + form[0] + line.rsplit(",", 1)[1] for line in lines]
@@ -110,15 +109,15 @@ def test_csv(marks, labels, form, capsys):
     assert Path("new.csv").read_bytes() == quoted
     with pytest.raises(BadInput, match="--column"):
         apply_marks.main([*flags[:-2], "--out", "other.csv"])
-    unchanged(flags, "new.csv", capsys)
+    unchanged(flags, "new.csv")
 
 
-def test_a_list_of_changes_for_anything_else(marks, capsys):
+def test_a_list_of_changes_for_anything_else(marks):
     flags = [marks, "--out", "changes.csv"]
     assert apply_marks.main(flags) == Path("changes.csv")
     found = [(row["idx"], row["change"], row["old_name"], row["new_name"]) for row in rows("changes.csv")]
     assert found == [("1", "relabel", "ant", "cow"), ("4", "drop", "ant", ""), ("7", "relabel", "ant", "zebra")]
-    unchanged(flags, "changes.csv", capsys)
+    unchanged(flags, "changes.csv")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def assert_refused(tree, *expected):
 
 def test_images_go_to_their_class_folders_and_all_else_stays(tree):
     before = contents(tree)
-    assert refolder(tree) == 11
+    assert refolder(tree) == (11, 3)
     after = contents(tree)
     for name in CLASSES:
         assert sorted(os.listdir(tree / "train" / name)) == [f"{name}_0.JPEG", f"{name}_1.JPEG", f"{name}_boxes.txt"]
@@ -76,7 +76,7 @@ def test_images_go_to_their_class_folders_and_all_else_stays(tree):
 def test_a_second_run_moves_nothing(tree):
     refolder(tree)
     after = contents(tree)
-    assert refolder(tree) == 0
+    assert refolder(tree) == (0, 3)
     assert contents(tree) == after
 
 
@@ -116,7 +116,7 @@ def test_an_interrupted_refolder_is_finished_by_a_second_run(tree, tmp_path, mon
 def test_an_images_folder_with_something_else_in_it_is_kept(tree):
     (tree / "train/n01/images/notes.txt").write_text("mine")
     (tree / "val/images/._val_0.JPEG").write_text("left by another system")
-    assert refolder(tree) == 11
+    assert refolder(tree) == (11, 3)
     assert os.listdir(tree / "train/n01/images") == ["notes.txt"]
     assert os.listdir(tree / "val/images") == ["._val_0.JPEG"]
 
@@ -196,8 +196,8 @@ def test_the_real_subset_becomes_class_folders(tmp_path):
     shutil.copytree(Path(data) / "tiny-imagenet-200", root)
     labels = dict(line.split("\t")[:2] for line in (root / ANNOTATIONS).read_text().splitlines())
     images = sum(1 for _ in root.glob("train/*/images/*.JPEG"))
-    assert refolder(root) == images + len(labels)
+    assert refolder(root) == (images + len(labels), 200)
     assert sum(1 for _ in root.glob("train/*/*.JPEG")) == images
     assert {path.name: path.parent.name for path in root.glob("val/*/*.JPEG")} == labels
     assert not list(root.glob("train/*/images")) and not (root / "val/images").exists()
-    assert refolder(root) == 0
+    assert refolder(root) == (0, 200)

@@ -49,5 +49,5 @@ def no_drawing(monkeypatch):
         monkeypatch.setattr(module, name, lambda *what: None)
     for module, name in ((evaluate, "plot_reliability"), (evaluate, "plot_confusion")):
         monkeypatch.setattr(module, name, lambda *what: None)
-    for name in ("draw", "write_page"):
+    for name in ("draw", "write_report"):
         monkeypatch.setattr(analyze_paths, name, lambda *what: None)

@@ -83,6 +83,21 @@ def test_what_was_looked_at_from_the_top_on_is_known_and_what_was_picked_further
     assert at_depth["recall"][0] <= wrong[: plain.depth].sum() / wrong.sum() <= at_depth["recall"][2]
 
 
+def test_a_part_of_the_ranking_that_nobody_looked_at_is_judged_by_its_neighbours_or_not_at_all():
+    """Of strata of 2, 3, 5, 10, 20, 60: all of the first is wrong, and a half of what was looked at in the third."""
+    wrong = np.isin(np.arange(100), [0, 1, 5]).astype(float)
+    drawn = np.array([0, 1, 2, 5, 6, 15, 30, 70])
+    said = looked_at(wrong, np.setdiff1d(drawn, 2))  # of the second stratum nobody looked at the card
+    found = estimate(said, drawn)
+    middle = (1 + (3.5 - 1) / (7.5 - 1) * (0.5 - 1)) * 3  # on the line from the first stratum to the third
+    assert found.wrong[1] == pytest.approx(2 + middle + 0.5 * 5)
+    assert found.wrong[0] < 10 < found.wrong[2]
+    said[70] = np.nan
+    found = estimate(said, drawn)  # nothing is known of the last 60
+    assert np.isnan(found.wrong[1]) and found.wrong[0] < 10 and 60 < found.wrong[2]
+    assert np.isnan(found.by_depth[-1]["precision"][1]) and found.by_depth[0]["precision"] == pytest.approx([1] * 3)
+
+
 def test_where_all_was_looked_at_nothing_is_left_to_guess():
     wrong = ranking([0.5, 0.4, 0.3, 0.2, 0.1, 0.1], 300)
     found = estimate(wrong, draw(300, 50))

@@ -121,7 +121,7 @@ def test_a_damaged_path_is_not_gone_on_with(tmp_path):
     content = bytearray((tmp_path / "p.npy").read_bytes())
     content[-1] ^= 1
     (tmp_path / "p.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="p.npy: step 2 is not what was written"):
+    with pytest.raises(ValueError, match="p.npy: step 2 "):
         PathRecorder(tmp_path / "p.npy", 20, 3, 3, resume=True)
 
 

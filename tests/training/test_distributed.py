@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from common.errors import BadInput
 from common.files import read_json
+from data.refolder_tiny_imagenet import refolder
 from runs import run_folder
 from tests.training import ranks
 from training import distributed
@@ -34,7 +36,7 @@ def others(name):
     """The other scripts, and a run in float32."""
     student = f"main_distill {FLAGS} --teach_path smallcnnone --proj_name students --run_name {name} --teach_type net"
     path = f"main_gen_path {FLAGS} --fine_samples 7 --fine_every 2 --path_dtype float32 --run_name {name}"
-    methods = f"old_cifar_noisy {FLAGS} --methods OHT ES-FilterKD --path {name}"
+    methods = f"old_cifar_noisy {FLAGS} --methods OHT ES-FilterKD SAT --path {name}"
     return (
         f"float64 {student}",
         f"float64 {path}",
@@ -43,11 +45,34 @@ def others(name):
     )
 
 
+def tiny(name, backend="cache"):
+    """A teacher on a few images of Tiny ImageNet: 78, in batches of 25, 25, 25 and 3. Nothing where there are none."""
+    data = (
+        f"--dataset tinyimagenet --data_dir tiny --image_size 16 --data_backend {backend} --num_work 0 --valid_size 10"
+    )
+    settings = (
+        "--batch_size 25 --net smallcnn --norm group --epochs 2 --lr 0.05 --device cpu --amp off --augment crop_flip"
+    )
+    return [f"float64 main_gen_teacher {data} {settings} --run_name tiny_{name}"] * Path("tiny").is_dir()
+
+
+def copy_of_tiny_imagenet(root, classes=8, images=11):
+    """A few classes' first images of the download, below ./tiny, in class folders; nothing where it is not there."""
+    names = [entry.name for entry in sorted((root / "train").glob("n*"))[:classes]]
+    lines = [line for line in (root / "val/val_annotations.txt").read_text().splitlines() if line.split()[1] in names]
+    files = [file for name in names for file in sorted((root / "train" / name / "images").iterdir())[:images]]
+    for file in [*files, *(root / "val/images" / line.split()[0] for line in lines)]:
+        Path("tiny", file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, Path("tiny", file.relative_to(root)))
+    Path("tiny/val/val_annotations.txt").write_text("\n".join(lines))
+    refolder(Path("tiny"))
+
+
 def torchrun(world_size, *commands, fault=None):
     """The finished process; commands: of ranks.py."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world_size}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {})}
-    return subprocess.run([*launch, ranks.__file__, *commands], capture_output=True, text=True, env=env, timeout=300)
+    return subprocess.run([*launch, ranks.__file__, *commands], capture_output=True, text=True, env=env, timeout=600)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +81,10 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("place"))
         patch.setattr(run_folder, "plot_curves", lambda rows, path: path.touch())
-        for command in (teacher("one"), *others("one")):
+        root = Path(os.environ.get("TEST_DATA_DIR", "none"), "tiny-imagenet-200")
+        if (root / "val/images").is_dir():
+            copy_of_tiny_imagenet(root)
+        for command in (teacher("one"), *others("one"), *tiny("one", "memory")):
             ranks.run(command)
         yield
 
@@ -64,22 +92,23 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(place):
     """Ends stopped within an epoch, by a signal to one of the two."""
-    return torchrun(2, teacher("two"), *others("two"), teacher("stopped_at_two"), fault="TERM 1 7")
+    commands = teacher("two"), *others("two"), *tiny("two"), teacher("stopped_at_two")
+    return torchrun(2, *commands, fault="TERM 1 7")
 
 
 @pytest.fixture(scope="module")
 def three(two):
     """Goes on with what two have begun, and is stopped as well."""
-    resumed = teacher("stopped_at_two", "--resume")
-    return torchrun(
-        3, teacher("three", "--accumulate 2 --table sharded"), resumed, teacher("stopped_at_three"), fault="INT 0 8"
-    )
+    commands = teacher("three", "--accumulate 2 --table sharded"), teacher("stopped_at_two", "--resume"), *tiny("three")
+    return torchrun(3, *commands, teacher("stopped_at_three"), fault="INT 0 8")
 
 
 @pytest.fixture(scope="module")
 def four(place):
     """Ends when one of the four is killed."""
-    return torchrun(4, teacher("four"), teacher("killed", "--save_minutes 1e-9"), fault="KILL 2 7")
+    return torchrun(
+        4, teacher("four"), *tiny("four", "files"), teacher("killed", "--save_minutes 1e-9"), fault="KILL 2 7"
+    )
 
 
 def run_of(name):
@@ -114,6 +143,14 @@ def test_many_compute_what_one_computes(world_size, request):
     assert_as_of_one(run_of(world_size), run_of("one"))
 
 
+@pytest.mark.parametrize("world_size", ["two", "three", "four"])
+def test_many_compute_what_one_computes_on_images_from_files(world_size, request):
+    request.getfixturevalue(world_size)
+    if not Path("tiny").is_dir():
+        pytest.skip("TEST_DATA_DIR names no folder with tiny-imagenet-200 in it, as downloaded")
+    assert_as_of_one(run_of(f"tiny_{world_size}"), run_of("tiny_one"))
+
+
 def test_a_batch_in_parts_is_the_batch(place):
     ranks.run(teacher("in_parts", "--accumulate 4"))
     assert_as_of_one(run_of("in_parts"), run_of("one"))
@@ -126,7 +163,8 @@ def test_students_paths_and_comparisons_are_those_of_one(two):
         assert np.array_equal(path, alone) and path.any()
     compared, alone = (Path("results/noisy_digits", f"run_{name}") for name in ("two", "one"))
     assert (compared / "results.csv").read_bytes() == (alone / "results.csv").read_bytes()
-    assert_as_of_one(compared / "seed_3/ES-FilterKD", alone / "seed_3/ES-FilterKD")
+    for method in ("ES-FilterKD", "SAT"):  # SAT scales by a mean over the batch
+        assert_as_of_one(compared / "seed_3" / method, alone / "seed_3" / method)
 
 
 def test_in_float32_a_few_steps_differ_by_rounding(two):

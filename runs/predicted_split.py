@@ -7,21 +7,20 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 
 from common.errors import BadInput
 from common.files import check_intact
 from common.hardware import Hardware
 from common.untrusted import load_npz, valid_text
-from data.datasets import Split, fingerprint, open_dataset
+from data.datasets import Split
 from data.images import FolderImages
-from data.loader import IndexedLoader
 from models import load_weights
 from paths.recorded import Recorded
 from runs.recorded_run import pictures_of
-from runs.run_folder import check_sizes, checkpoint_path, network_of, read_args
-from training.loop import predict
-from utils import EVAL_BATCH
+from runs.run_folder import checkpoint_path, data_of, network_of, read_args
+from utils import split_loader
 
 
 def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded:
@@ -31,12 +30,7 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
     such split, or its data are not there.
     """
     folder, settings = Path(folder), read_args(folder)
-    resolved = settings["resolved"]
-    args = Namespace(**{**settings, "data_dir": data_dir or settings["data_dir"], "device": "auto", "amp": "off"})
-    dataset = open_dataset(args)
-    check_sizes(folder, resolved, dataset)
-    if dataset.needs_download or fingerprint(dataset.load().train.labels) != resolved["y_sha256"]:
-        raise BadInput(f"{folder}: the data it was trained on is not there; give --data_dir")
+    resolved, dataset = settings["resolved"], data_of(folder, settings, data_dir)
     kept = load_npz(check_intact(folder / "labels.npz"), ["ny", "valid_idx"])
     if split == "valid" and kept["valid_idx"].size:
         samples, rows, came_from = Split(dataset.train.images, kept["ny"]), kept["valid_idx"], "train"
@@ -50,14 +44,12 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
     hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off", deterministic=False))
     weights = max(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=folder / "best_acc")
     model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", weights.stem))
-    hardware.place(model)
-    images, places = samples.place(rows, hardware.device)
-    labels = samples.labels[rows]
-    at = resolved["mean"], resolved["std"], hardware.device
-    loader = IndexedLoader(images, labels, labels, rows, EVAL_BATCH, *at, rows=places)
-    logits, _, _, idx = predict(model, hardware.forward_of(model), loader)
+    forward = hardware.forward_of(hardware.place(model).eval())
+    where = Namespace(device="auto", num_work=settings["num_work"])
     path = np.zeros((len(samples.labels), 1, resolved["num_classes"]), np.float32)
-    path[idx.cpu().numpy(), 0] = F.softmax(logits, 1).cpu().numpy()
+    with torch.no_grad():
+        for x, _, _, idx in split_loader(where, dataset, samples, rows, samples.labels, samples.labels):
+            path[idx.cpu().numpy(), 0] = F.softmax(forward(x), 1).cpu().numpy()
     names, root = range(len(path)), None
     if isinstance(samples.images, FolderImages):
         names, root = samples.images.paths, samples.images.root
