@@ -67,7 +67,7 @@ notebooks: $(VENV)/.installed-dev  ## execute them with their published settings
 	$(RUN) notebooks/execute.py $(NOTEBOOK_FLAGS)
 
 # the grids of RESULTS.md; the paper's is apart
-EVIDENCE := digits_noise condition memory later_methods digits_paths snapshots start
+EVIDENCE := digits_noise condition memory later_methods digits_paths snapshots start own_method
 
 evidence: install  ## run what RESULTS.md's grids lack (hours), then write its tables and figures
 	set -e; for grid in $(EVIDENCE); do $(RUN) sweep.py run experiments/$$grid.toml; done

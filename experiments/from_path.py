@@ -5,10 +5,11 @@
 A student is KIND:MOMENT or KIND:SMOOTHING:MOMENT. Kinds: net, the network at that epoch's end; table, the moving
 average of the predictions up to that epoch; corrected, the same with weights smoothing * (1 - smoothing)^age, scaled to
 sum to 1; mean, the plain mean. Moments: last, best (the epoch that validation chose), best-2, best+1, or an epoch's
-number.
+number. And without a moment: clean, the clean labels; truth, the distributions of --true_probs.
 
 results.csv is old_cifar_noisy.py's with more columns. Of a student: distance, the mean over training samples of
-|p_tar - e_y|, y the clean label; change, the mean of |p_tar - that of the epoch before|. Of OHT, of its path: see MORE.
+|p_tar - p*|, p* the distributions of --true_probs, else e_y, y the clean label; change, the mean of |p_tar - that of
+the epoch before|. Of OHT, of its path: see path_figures(); and its distance.
 """
 
 import re
@@ -25,6 +26,7 @@ if __name__ == "__main__":  # run as a script: the path starts at experiments/
 from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
+from main_distill import read_true_probs
 from old_cifar_noisy import write_results
 from paths import measures
 from paths.label_errors import find_label_errors
@@ -32,20 +34,21 @@ from runs.path_recording import PathFiles
 from runs.run_folder import RESULTS, read_metrics
 from runs.teacher import Teacher
 from supervision.losses import distillation_loss
-from supervision.targets import OneHot, TeacherNetwork, TeacherTable
+from supervision.targets import OneHot, TeacherNetwork, TeacherTable, TrueDistribution, one_hot
 from training.experiment import Experiment
 from training.loop import best_epochs
 from training.observers import TrainingPath
 from utils import experiment_parser, run_name
 
 PATH = "PATH_TRAIN_COARSE"
-FORM = re.compile(r"(net|mean|(?:table|corrected):(?:0?\.\d+|1)):(last|best|best[+-]\d+|\d+)")
+FORM = re.compile(r"(net|mean|(?:table|corrected):(?:0?\.\d+|1)):(last|best|best[+-]\d+|\d+)|clean|truth")
 
 
 def make_parser():
     parser = experiment_parser(__doc__, dataset="digits", net="smallcnn", batch_size=128, proj_name="from_path")
     flag = parser.add_argument_group("the students").add_argument
     student = flags.value("expected KIND:MOMENT or KIND:SMOOTHING:MOMENT (--help)", str, FORM.fullmatch)
+    flag("--true_probs", metavar="FILE", help="p*: (N, K) .npy of distributions, row = idx")
     flag("--students", nargs="*", type=student, default=[], help="what to train on beside the labels")
     flag("--seeds", type=flags.count, default=1, help="runs, with seeds --seed, --seed + 1, ...")
     flag("--start", **methods.START)
@@ -77,10 +80,18 @@ class Taught:
         self.experiment, self.folder = experiment, folder
         self.best, _ = best_epochs(read_metrics(folder))["acc"]
         self.rows = experiment.data.train_idx
+        self.clean = one_hot(torch.from_numpy(experiment.data.y), experiment.dataset.num_classes)
+        self.truth = self.clean
+        if experiment.args.true_probs:
+            self.truth = read_true_probs(experiment.args, experiment.dataset)
         self.path = np.load(folder / f"{PATH}.npy")[self.rows].astype(np.float32)
 
     def target(self, student, earlier=0):
         """The p_tar object; earlier: of so many epochs before."""
+        if student == "OHT":
+            return OneHot(self.experiment.dataset.num_classes)
+        if student in ("clean", "truth"):
+            return TrueDistribution(getattr(self, student).to(self.experiment.hardware.device))
         kind, *smoothing, moment = student.split(":")
         epoch = max(0, epoch_of(moment, self.best, self.path.shape[1]) - earlier)
         if kind == "net":
@@ -92,14 +103,13 @@ class Taught:
         return TeacherTable(torch.from_numpy(values).to(self.experiment.hardware.device))
 
     def distances(self, student):
-        now, before, y = [], [], []
+        now, before, truth = [], [], []
         target, one_before = self.target(student), self.target(student, earlier=1)
-        for x, clean, ny, idx in self.experiment.train_loader.clean():
+        for x, _, ny, idx in self.experiment.train_loader.clean():
             now.append(target(x, ny, idx))
             before.append(one_before(x, ny, idx))
-            y.append(clean)
-        now, before, y = map(torch.cat, (now, before, y))
-        truth = OneHot(now.shape[1])(None, y, None)
+            truth.append(self.truth.to(now[-1].device)[idx])
+        now, before, truth = map(torch.cat, (now, before, truth))
         return {"distance": float((now - truth).norm(dim=1).mean()), "change": float((now - before).norm(dim=1).mean())}
 
 
@@ -155,6 +165,7 @@ def train(name, experiment, folder):
         rows = data.train_idx
         path = np.load(own_folder / f"{PATH}.npy")[rows].astype(np.float32)
         figures = path_figures(path, data.y[rows], data.ny[rows])
+        figures["distance"] = Taught(experiment, own_folder).distances(name)["distance"]
     else:
         figures = taught.distances(name)
     return {**done["row"], "method": name, **figures}, done["test_acc"]
@@ -168,6 +179,8 @@ def main(argv=None) -> Path | None:
         args.save_epochs = list(range(args.epochs))
     folder = RESULTS / args.proj_name / f"run_{run_name(args)}"
     experiment = Experiment(args, folder)
+    if args.true_probs or "truth" in args.students:
+        read_true_probs(args, experiment.dataset)  # a mistake is told before anything is written
     if args.check:
         return experiment.print_settings()
 

@@ -12,10 +12,13 @@ import csv
 import json
 import re
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
+
+from supervision.targets import METHODS
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "RESULTS.md"
@@ -158,6 +161,12 @@ def comparison(rows):
     return [table(rows, title, measure) for title, measure in MEASURES.items()]
 
 
+def of_kind(is_human, rows):
+    """comparison() of the rows with human labels, or of the others."""
+    chosen = [row for row in rows if (row["noise_kind"] == "file") == is_human]
+    return comparison(chosen) if chosen else ["No rows yet."]
+
+
 # -------------------------------------------------------------------------------- 2: when filtering pays
 
 CONDITION = ("noise", "augment", "epochs", "norm", "width", "train_size")
@@ -294,9 +303,28 @@ def by_distance(rows):
     return ["Rank correlation of |p_tar - clean label| with a student's:\n\n" + markdown(head, lines)]
 
 
-# --------------------------------------------------------------------------------------- 5: later methods
+def by_target(rows):
+    """7, on images that many people labelled: students, by the distance of their targets to the human p*."""
+    names = {"OHT": "the noisy labels", "clean": "CIFAR-10's labels", "truth": "people's distributions"}
+    measures = ("distance", "test_acc_last", "test_acc_best", "nll_last", "ece_last")
+    of = [by_seed(rows, measure, "method") for measure in measures]
+    lines = [
+        [names.get(m, m), len(found), *(mean_and_spread(list(values[m].values())) for values in of)]
+        for m, found in sorted(of[0].items(), key=lambda item: np.mean(list(item[1].values())))
+    ]
+    head = [
+        "trained on",
+        "n",
+        "distance to p*",
+        "accuracy, last",
+        "accuracy, best-validation",
+        "NLL, last",
+        "ECE, last",
+    ]
+    return [markdown(head, lines)]
 
-TRAININGS = {"OHT": 1, "SELC": 1, "SAT": 1, "TE": 1, "PS-KD": 1, "ELR": 1, "SquaredError": 1}  # else 2
+
+# --------------------------------------------------------------------------------------- 5: later methods
 
 
 def later_methods(rows):
@@ -309,7 +337,7 @@ def later_methods(rows):
     for method, found in last.items():
         lines.append(
             [
-                *(method, TRAININGS.get(method, 2), len(found)),
+                *(method, 1 + METHODS[method].is_taught, len(found)),
                 *(mean_and_spread(list(of[method].values())) for of in (last, best)),
                 interval(paired.get(method, [])) + star.get(method, ""),
                 interval(to_filter.get(method, [])) + star_filter.get(method, ""),
@@ -330,13 +358,43 @@ def later_methods(rows):
     return [markdown(head, lines)]
 
 
+# ------------------------------------------------------------------------------------- 6: a method of our own
+
+OURS = "SelfFilterKD"
+
+
+def own_method(rows, beside=("digits_noise", "later_methods")):
+    """Ours less each other method, paired by seed; beside: where the rows of the others are that were run before."""
+    asked = {(noise_of(row), row["augment"]) for row in rows}
+    others = [row for name in beside for row in read_rows(name) if (noise_of(row), row["augment"]) in asked]
+    found = conditions([*rows, *others])
+    last, best, ece = (
+        {name: by_seed(of, measure, "method") for name, of in found.items()}
+        for measure in ("test_acc_last", "test_acc_best", "ece_last")
+    )
+    compared = [m for m in ("OHT", "FilterKD", "SELC", "ELR") if any(m in of for of in last.values())]
+    paired = {(name, m): minus(last[name][OURS], last[name].get(m, {})) for name in found for m in compared}
+    star, lines = stars({key: d for key, d in paired.items() if len(d)}), []
+    for name in found:
+        ours = [list(of[name][OURS].values()) for of in (last, best)]
+        line = [name, len(ours[0]), *map(mean_and_spread, ours)]
+        for m in compared:
+            d = paired[name, m]
+            fewer = f" (n = {len(d)})" if 0 < len(d) < len(ours[0]) else ""
+            line.append(interval(d) + star.get((name, m), "") + fewer)
+        shown = [np.mean(list(ece[name][m].values())) if m in ece[name] else None for m in [*compared, OURS]]
+        lines.append([*line, " / ".join("-" if value is None else f"{value:.3f}" for value in shown)])
+    head = ["wrong labels", "n", f"{OURS}, last", "best-validation", *(f"last: - {m}" for m in compared)]
+    return [markdown([*head, f"ECE of {' / '.join([*compared, 'ours'])}"], lines)]
+
+
 # -------------------------------------------------------------------------------------------------- 8: paths
 
 
 def epoch_shares(rows):
     """Of the mislabelled training samples: where prediction, table and mean are, by epoch; and the zig-zag."""
     parts = []
-    for name, of in conditions([row for row in rows if row["method"] == "OHT"]).items():
+    for name, of in conditions([row for row in rows if row.get("true_raw")]).items():
         columns = {
             "prediction at the true class": "true_raw",
             "table (.05)": "true_table",
@@ -405,11 +463,17 @@ def start(rows):
 
 
 CLAIMS = {
+    "cifar10_smallcnn": partial(of_kind, False),
+    "cifar10_smallcnn_human": partial(of_kind, True),
     "condition": condition,
     "memory": memory,
     "memory_distance": by_distance,
+    "cifar10h": by_target,
     "later_methods": later_methods,
+    "own_method": own_method,
+    "own_method_cifar10": partial(own_method, beside=("cifar10_smallcnn",)),
     "digits_paths": epoch_shares,
+    "cifar10_paths": epoch_shares,
     "snapshots": snapshots,
     "start": start,
 }
@@ -424,7 +488,7 @@ def written(text):
         if name in TOY:
             parts = [notebook_table(TOY[name])]
         else:
-            parts = CLAIMS.get(name, comparison)(read_rows(name.removesuffix("_distance")))
+            parts = CLAIMS.get(name, comparison)(read_rows(re.sub("_(distance|human)$", "", name)))
         return "\n\n".join([f"<!-- rows {name} -->", *parts, "<!-- /rows -->"])
 
     return re.sub(r"<!-- rows (\w+) -->.*?<!-- /rows -->", block, text, flags=re.DOTALL)

@@ -236,24 +236,25 @@ class TemporalEnsemble(OwnAverage):
 class SelfFiltered(OwnAverage):
     """Filter-KD in one training: the label until memorising begins, from then on mostly the own average.
 
-    Then the target is share * label + (1 - share) * sharpen(average, tau). Memorising begins where, within an epoch,
-    the predictions are at the given label more often than their average is, by over two standard deviations (a sign
-    test on the samples at which one of the two is). While a network learns, its average, an ensemble of epochs, is
-    right the more often; a wrong label that is being fitted leaves its average behind. It takes the path and the given
-    labels alone. Where nothing is memorised it does not begin.
+    Then the target is a * label + (1 - a) * sharpen(average, tau), a = (1 - (epoch + 1) / epochs)^2. Memorising begins
+    where, within an epoch, the predictions are at the given label more often than their average is, by over two
+    standard deviations (a sign test on the samples at which one of the two is). While a network learns, its average, an
+    ensemble of epochs, is right the more often; a wrong label that is being fitted leaves its average behind. It takes
+    the path and the given labels alone. Where nothing is memorised it does not begin.
     """
 
-    def __init__(self, given, keep, share, tau):
+    def __init__(self, given, keep, tau):
         super().__init__(given, keep)
         self.labels = torch.as_tensor(given.labels, device=given.device)
         self.alone = torch.zeros(2, device=given.device)  # this epoch: only the prediction, only the average at it
-        self.share, self.tau, self.begun = share, tau, False
+        self.tau, self.begun = tau, False
 
     def __call__(self, x, label, idx, logits):
         hard = one_hot(label, logits.shape[1])
         if not self.begun:
             return hard
-        return self.share * hard + (1 - self.share) * sharpen(self.renewed(idx, logits), self.tau)
+        share = (1 - (self.epoch + 1) / self.epochs) ** 2
+        return share * hard + (1 - share) * sharpen(self.renewed(idx, logits), self.tau)
 
     def before_epoch(self, epoch, model):
         super().before_epoch(epoch, model)
@@ -366,8 +367,8 @@ METHODS = {
     "PLL": Method(lambda given: TopTwo(given.teacher, given.forward), "#44AA99", "net", "last", later=True),
     "SquaredError": Method(lambda given: OneHot(given.num_classes), "#CC6677", loss=squared_error, later=True),
     "KD-SE": Method(_of_network, "#661100", "net", "last", taught_by="SquaredError", teach_type="net", later=True),
-    # its constants were chosen on digits with 40 % wrong labels, seeds 11 to 13
-    "SelfFilterKD": Method(lambda given: SelfFiltered(given, 0.9, share=0.1, tau=0.5), "#117733", later=True),
+    # its constants were chosen on digits with wrong labels, seed 11
+    "SelfFilterKD": Method(lambda given: SelfFiltered(given, 0.9, tau=1 / 3), "#117733", later=True),
 }
 
 

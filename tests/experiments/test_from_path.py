@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import main_gen_path
 from common import interruption
 from common.errors import BadInput, Interrupted
-from experiments import from_path
+from experiments import from_path, recorded_paths, tables
 from supervision.table import PredictionTable
 from training import loop
 
@@ -78,6 +79,33 @@ def test_students_of_a_path_and_a_run_that_was_stopped(quick, workplace, monkeyp
         from_path.main(quick("--run_name", "stopped", *flags, *students))
     stopped = from_path.main(quick("--run_name", "stopped", *flags, *students, "--resume"))
     assert read(stopped) == rows
+
+
+def test_students_of_true_distributions_are_as_far_from_them_as_their_targets(quick, workplace):
+    """p* is .9 on the clean label and .1 on the next."""
+    y = from_path.Experiment(from_path.make_parser().parse_args(quick()), workplace).data.y
+    truth = (0.9 * np.eye(10)[y] + 0.1 * np.eye(10)[(y + 1) % 10]).astype(np.float32)
+    np.save("truth.npy", truth)
+    flags = ("--true_probs", "truth.npy", "--ny_ratio", 0.4, "--epochs", 1, "--students", "truth", "clean")
+    folder = from_path.main(quick("--run_name", "h", *flags))
+    data = np.load(folder / "seed_10086/OHT/labels.npz")
+    noisy = np.linalg.norm((np.eye(10)[data["ny"]] - truth)[data["idx"]], axis=1).mean()
+    distances = {method: float(row["distance"]) for method, row in read(folder).items()}
+    assert distances == {"OHT": pytest.approx(noisy, rel=1e-4), "truth": 0, "clean": pytest.approx(0.02**0.5, rel=1e-4)}
+
+
+def test_a_recorded_run_is_a_row_with_what_is_said_of_its_path(quick, workplace, capsys):
+    folder = main_gen_path.main(quick("--run_name", "r", "--ny_ratio", 0.4, "--epochs", 2))
+    recorded_paths.main([str(folder), "--csv", "rows.csv"])
+    with open("rows.csv", newline="") as f:
+        (row,) = csv.DictReader(f)
+    data = np.load(folder / "labels.npz")
+    path, y, ny = (values[data["idx"]] for values in (np.load(folder / "PATH_TRAIN_COARSE.npy"), data["y"], data["ny"]))
+    wrong = y != ny
+    right = (path[wrong].argmax(2) == y[wrong, None]).mean(0)
+    assert [float(v) for v in row["true_raw"].split()] == pytest.approx(right, abs=1e-4)
+    (text, _) = tables.epoch_shares([row])
+    assert f"| 1 | {right[1]:.3f} |" in text
 
 
 def test_a_student_that_is_none_is_bad_input(quick, workplace):

@@ -87,6 +87,21 @@ def test_differences_are_paired_by_seed_and_made_of_seeds_that_both_have():
     assert "+0.200 (n = 1) |" in tables.table(rows, "x", "acc")
 
 
+def test_our_method_is_paired_with_rows_that_were_run_before(monkeypatch):
+    def rows(*values):
+        return [
+            {**row, "test_acc_last": row["acc"], "test_acc_best": ".5", "ece_last": ".1"} for row in rows_of(*values)
+        ]
+
+    before = rows(("OHT", "1", ".5"), ("OHT", "2", ".6"), ("OHT", "3", ".1"), ("FilterKD", "2", ".75"))
+    before += [{**row, "noise": "0.9"} for row in before]  # a condition that ours was not run on
+    monkeypatch.setattr(tables, "read_rows", lambda name: before)
+    (text,) = tables.own_method(rows(("SelfFilterKD", "1", ".6"), ("SelfFilterKD", "2", ".8")), ["x"])
+    assert len(text.splitlines()) == 3
+    assert f"| 0.4 pair | 2 | 0.700 ± 0.141 | 0.500 ± 0.000 | {tables.interval(np.array([0.1, 0.2]))} |" in text
+    assert "| +0.050 (n = 1) |" in text
+
+
 def test_conditions_are_told_apart_by_noise_file_and_augmentation():
     file = {"noise": "/x/CIFAR-10_human.pt:worse_label", "noise_kind": "file"}
     rows = rows_of(("OHT", "1", ".5")) + rows_of(("OHT", "1", ".4"), augment="crop", **file)

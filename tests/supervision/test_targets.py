@@ -307,7 +307,7 @@ def path_of_fitted_labels(begins, steps=4, n=12):
 @pytest.mark.parametrize(("fitted", "begun"), [(4, False), (5, True)])
 def test_self_filtering_begins_when_predictions_leave_their_average_for_the_label(fitted, begun):
     """Of 12 samples, `fitted` turn to their label, 0, at their fourth visit: a sign test needs over 2 sqrt(n)."""
-    target = SelfFiltered(Given(3, SimpleNamespace(epochs=5), num_samples=12, labels=np.zeros(12, int)), 0.9, 0.1, 0.5)
+    target = SelfFiltered(Given(3, SimpleNamespace(epochs=6), num_samples=12, labels=np.zeros(12, int)), 0.9, 0.5)
     path, rows, label = path_of_fitted_labels(3), torch.arange(12), torch.zeros(12, dtype=torch.int64)
     path[3, fitted:] = path[2, fitted:]
     for epoch, logits in enumerate(path):
@@ -315,14 +315,14 @@ def test_self_filtering_begins_when_predictions_leave_their_average_for_the_labe
         assert torch.equal(target(None, label, rows, logits), one_hot(label, 3))
         for batch in rows.split(5):
             target.after_forward(0, epoch, batch, logits[batch])
-    copied = SelfFiltered(Given(3, SimpleNamespace(epochs=5), num_samples=12, labels=np.zeros(12, int)), 0.9, 0.1, 0.5)
+    copied = SelfFiltered(Given(3, SimpleNamespace(epochs=6), num_samples=12, labels=np.zeros(12, int)), 0.9, 0.5)
     copied.load_state_dict(target.state_dict())
     for resumed in (target, copied):
         resumed.before_epoch(4, None)
         p_tar = resumed(None, label, rows, path[0])
         weights = torch.tensor([0.9**4, 0.9**3, 0.9**2, 0.9, 1.0])
         average = (weights[:, None, None] * torch.cat([path, path[:1]]).softmax(2)).sum(0)
-        by_hand = 0.9 * average**2 / (average**2).sum(1, keepdim=True) + 0.1 * one_hot(label, 3)
+        by_hand = 35 / 36 * average**2 / (average**2).sum(1, keepdim=True) + 1 / 36 * one_hot(label, 3)  # (1/6)^2
         torch.testing.assert_close(p_tar, by_hand if begun else one_hot(label, 3))
 
 
