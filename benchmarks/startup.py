@@ -17,15 +17,12 @@ REACHED = 7  # exit code of a process that came to its first step
 
 
 def races(work):
-    npz = Path(work.data_dir)
-    name = f"{npz.stat().st_size / 1e6:.0f} MB .npz"
     start = {
         "import torch": lambda: command(work, ["-c", "import torch"], 0),
         "digits": lambda: first_step(work, ["--dataset", "digits"]),
-        name: lambda: first_step(work, ["--dataset", "npz", "--data_dir", str(npz.resolve())]),
     }
-    ratios = [Ratio(f"{what}: to the first step / import torch", what, "import torch") for what in ("digits", name)]
-    yield Race(start, ratios, 1 if work.quick else 3, warm_up=False)
+    ratio = Ratio("digits: to the first step / import torch", "digits", "import torch")
+    yield Race(start, [ratio], 1 if work.quick else 3, warm_up=False)
 
 
 def command(work, words: list[str], expected: int):

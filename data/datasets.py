@@ -18,6 +18,7 @@ import torch
 from common.errors import BadInput, NeedsDownload
 from common.untrusted import check_range, class_numbers, load_npz, nfc, valid_text
 from data.images import EXTENSIONS, FolderImages, find_images, is_image, mean_and_std
+from data.refolder_tiny_imagenet import find_folder
 
 BACKENDS = ("auto", "memory", "cache", "files")  # of an image folder
 TEST_SIZE = 0.2  # of an image folder without splits
@@ -386,13 +387,7 @@ def _split_by_hash(root, args):
 
 def tinyimagenet(args):
     """Tiny ImageNet after data/refolder_tiny_imagenet.py: tests on val/, ignores the unlabelled test/."""
-    root = _existing(args.data_dir)
-    if not (root / "train").is_dir() and (root / "tiny-imagenet-200" / "train").is_dir():
-        root = root / "tiny-imagenet-200"
-    if not (root / "train").is_dir() or not (root / "val").is_dir():
-        raise BadInput(
-            f"--data_dir {root}: no Tiny ImageNet here (train/ and val/); fetch it with data/download.py tinyimagenet"
-        )
+    root = find_folder(_existing(args.data_dir), "--data_dir ")
     if (root / "val" / "images").is_dir():
         raise BadInput(
             f"--data_dir {root}: val/ is still as downloaded; run python data/refolder_tiny_imagenet.py {root} first"

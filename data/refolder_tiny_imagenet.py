@@ -18,14 +18,14 @@ from common.errors import BadInput, run_script
 from common.flags import CheckedParser
 
 
-def find_folder(path: Path) -> Path:
-    """The data set's folder: path itself or the tiny-imagenet-200 in it; BadInput if neither is one."""
+def find_folder(path: Path, flag: str = "") -> Path:
+    """The data set's folder: path itself or the tiny-imagenet-200 in it; BadInput, naming the flag, if neither is."""
     for folder in (path, path / "tiny-imagenet-200"):
         if (folder / "train").is_dir() and (folder / "val").is_dir():
             return folder
     raise BadInput(
-        f"{path}: no Tiny ImageNet here (no train and val folders); name its folder, "
-        "or fetch it: python data/download.py tinyimagenet"
+        f"{flag}{path}: no Tiny ImageNet here (train/ and val/); name its folder, or fetch it: "
+        "python data/download.py tinyimagenet"
     )
 
 
@@ -60,7 +60,7 @@ def _validation_moves(val, classes):
     annotations, class_of = val / "val_annotations.txt", {}
     if not annotations.is_file():
         raise BadInput(f"{annotations}: missing; extract the download again")
-    for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         image, name = (line.split("\t") + [""])[:2]  # four numbers follow, the object's box
         if name not in classes or image != os.path.basename(image) or image in class_of:
             raise BadInput(f"{annotations} line {number}: not an image and its class; extract the download again")

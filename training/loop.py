@@ -119,9 +119,10 @@ class TrainingState:
     """All that a run needs to go on where it was: kept in one object, saved as last.pt by rank 0.
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
-    PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one. so_far: the epoch in hand, None
-    between epochs. rows: the metrics of the epochs so far. tracking: an id under which a tracker goes on. saved_at: the
-    update after which last.pt was written. ddp: the DistributedDataParallel of the model, among several processes.
+    PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one.
+    so_far: the epoch in hand, None between epochs. rows: the metrics of the epochs so far. tracking: an id under which
+    a tracker goes on. saved_at: the update after which last.pt was written. ddp: the DistributedDataParallel of the
+    model, among several processes.
     """
 
     model: torch.nn.Module

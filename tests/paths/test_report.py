@@ -654,7 +654,7 @@ def test_a_page_starts_with_earlier_marks_and_carries_them_on(opened, monkeypatc
     mark[[a, b, c, last]] = "wrong", "right", "right", "drop"
     label[a] = (label[a] + 2) % 4
     earlier = Marks(values["given"], values["given"], label, mark, np.array(["="] + [""] * 38 + ["rest"]))
-    page = opened(marks=earlier)
+    page = opened(marks=earlier, audit=earlier.audit)
     assert page.text("#counts") == "1 wrong · 2 right · 0 unsure · 1 drop"
     assert [page.card(i).get_attribute("data-mark") for i in (a, b, c)] == ["wrong", "right", "right"]
     assert page.choice(a) == label[a] and not page.one("#clear").is_enabled()
