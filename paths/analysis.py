@@ -167,7 +167,7 @@ class Analysis:
         if (found := self.estimate) is None:
             if (self.mark == "").all() or (self.audit == "").all():
                 return []
-            return ["no card of the audit is marked: mark those shown under audit to measure how many labels are wrong"]
+            return ["no card of the audit is marked: mark those (show: audit) to measure how many labels are wrong"]
         looked = f"audit, {found.looked:,} of {found.of:,} cards looked at"
         lines = [f"{looked}: {_range(found.wrong)} of {len(self.ranked):,} labels are wrong (95 % interval)"]
         if 0 < found.depth < len(self.ranked):

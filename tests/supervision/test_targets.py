@@ -324,6 +324,9 @@ def test_self_filtering_begins_when_predictions_leave_their_average_for_the_labe
         average = (weights[:, None, None] * torch.cat([path, path[:1]]).softmax(2)).sum(0)
         by_hand = 35 / 36 * average**2 / (average**2).sum(1, keepdim=True) + 1 / 36 * one_hot(label, 3)  # (1/6)^2
         torch.testing.assert_close(p_tar, by_hand if begun else one_hot(label, 3))
+    target.after_forward(4, 4, rows, path[0 if begun else 3])
+    target.before_epoch(5, None)  # an epoch counts by itself, and what has begun goes on
+    assert torch.equal(target(None, label, rows, path[3]), one_hot(label, 3)) != begun
 
 
 def test_partial_labels_are_the_teachers_two_best():
