@@ -382,8 +382,10 @@ def own_method(rows, beside=("digits_noise", "later_methods")):
             d = paired[name, m]
             fewer = f" (n = {len(d)})" if 0 < len(d) < len(ours[0]) else ""
             line.append(interval(d) + star.get((name, m), "") + fewer)
-        shown = [np.mean(list(ece[name][m].values())) if m in ece[name] else None for m in [*compared, OURS]]
-        lines.append([*line, " / ".join("-" if value is None else f"{value:.3f}" for value in shown)])
+        same_seeds = [
+            [v for seed, v in ece[name].get(m, {}).items() if seed in last[name][OURS]] for m in [*compared, OURS]
+        ]
+        lines.append([*line, " / ".join(f"{np.mean(values):.3f}" if values else "-" for values in same_seeds)])
     head = ["wrong labels", "n", f"{OURS}, last", "best-validation", *(f"last: - {m}" for m in compared)]
     return [markdown([*head, f"ECE of {' / '.join([*compared, 'ours'])}"], lines)]
 

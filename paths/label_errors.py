@@ -65,6 +65,7 @@ def guess_errors(path: np.ndarray, labels: np.ndarray) -> tuple[int, int, int]:
 
     It assumes that samples a network is sure of are labelled as it predicts, but for the wrong ones, and that wrong
     labels are spread over easy and hard samples. Nothing in a path tells a few wrong labels of hard samples from none.
+    The range can miss: of three runs with human labels it did so once (benchmarks/README.md).
     path, labels, errors: as find_label_errors.
     """
     return told(path, labels).guess
