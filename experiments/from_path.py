@@ -26,7 +26,6 @@ if __name__ == "__main__":  # run as a script: the path starts at experiments/
 from common import errors, flags
 from comparison import methods
 from comparison import results as comparison
-from main_distill import read_true_probs
 from old_cifar_noisy import write_results
 from paths import measures
 from paths.label_errors import find_label_errors
@@ -38,7 +37,7 @@ from supervision.targets import OneHot, TeacherNetwork, TeacherTable, TrueDistri
 from training.experiment import Experiment
 from training.loop import best_epochs
 from training.observers import TrainingPath
-from utils import experiment_parser, run_name
+from utils import experiment_parser, read_true_distributions, run_name
 
 PATH = "PATH_TRAIN_COARSE"
 FORM = re.compile(r"(net|mean|(?:table|corrected):(?:0?\.\d+|1)):(last|best|best[+-]\d+|\d+)|clean|truth")
@@ -83,7 +82,7 @@ class Taught:
         self.clean = one_hot(torch.from_numpy(experiment.data.y), experiment.dataset.num_classes)
         self.truth = self.clean
         if experiment.args.true_probs:
-            self.truth = read_true_probs(experiment.args, experiment.dataset)
+            self.truth = read_true_distributions("--true_probs", experiment.args.true_probs, experiment.dataset)
         self.path = np.load(folder / f"{PATH}.npy")[self.rows].astype(np.float32)
 
     def target(self, student, earlier=0):
@@ -178,8 +177,10 @@ def main(argv=None) -> Path | None:
         args.save_epochs = list(range(args.epochs))
     folder = RESULTS / args.proj_name / f"run_{run_name(args)}"
     experiment = Experiment(args, folder)
-    if args.true_probs or "truth" in args.students:
-        read_true_probs(args, experiment.dataset)  # a mistake is told before anything is written
+    if "truth" in args.students and not args.true_probs:
+        raise errors.BadInput("--students truth: give the distributions with --true_probs FILE")
+    if args.true_probs:  # a mistake is told before anything is written
+        read_true_distributions("--true_probs", args.true_probs, experiment.dataset)
     if args.check:
         return experiment.print_settings()
 
