@@ -161,6 +161,12 @@ def comparison(rows):
     return [table(rows, title, measure) for title, measure in MEASURES.items()]
 
 
+def of_students(rows):
+    """comparison() of main_distill.py's students, whose teacher is at its best-validation epoch."""
+    names = {"onehot": "OHT", "net": "ESKD", "table": "ES-FilterKD"}
+    return comparison([{**row, "method": names[row["method"]]} for row in rows if row["method"] in names])
+
+
 def of_kind(is_human, rows):
     """comparison() of the rows with human labels, or of the others."""
     chosen = [row for row in rows if (row["noise_kind"] == "file") == is_human]
@@ -467,6 +473,7 @@ def start(rows):
 CLAIMS = {
     "cifar10_smallcnn": partial(of_kind, False),
     "cifar10_smallcnn_human": partial(of_kind, True),
+    "tiny_imagenet": of_students,
     "condition": condition,
     "memory": memory,
     "memory_distance": by_distance,
