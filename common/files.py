@@ -52,9 +52,12 @@ def naming(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file that appears under its name only when the block ends without an exception."""
-    with partial_file(path, mode) as f:
-        yield f
-    os.replace(partial_name(path), path)
+    try:
+        with partial_file(path, mode) as f:
+            yield f
+        os.replace(partial_name(path), path)
+    finally:
+        partial_name(path).unlink(missing_ok=True)
 
 
 class CheckedFiles:
