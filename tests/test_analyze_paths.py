@@ -290,6 +290,7 @@ def test_an_unfinished_run_is_read_up_to_its_last_complete_step(runs, workplace,
     shutil.copytree(runs["noisy"], copy, ignore=shutil.ignore_patterns("analysis"))
     sidecar = read_json(copy / "PATH_TRAIN_COARSE.json")
     sidecar["complete"] = {step: crc for step, crc in sidecar["complete"].items() if int(step) < 4}
+    del sidecar["crc32"]  # of the whole one
     write_json(copy / "PATH_TRAIN_COARSE.json", sidecar)
     out = analyze_paths.main([str(copy)])
     assert "4 of 6" in capsys.readouterr().err
@@ -438,10 +439,8 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(loose, workplace
         {"y": np.zeros(1437)},
         {"ny": np.full(1437, 10)},
         {"ny": None},
-        {"paths": np.array(["a"])},
-        {"paths": np.arange(1437)},
     ],
-    ids=range(6),
+    ids=range(4),
 )
 def test_labels_that_are_not_the_runs_are_named(runs, workplace, changes):
     copy = workplace / "run"
