@@ -67,6 +67,21 @@ def test_the_readmes_calibration_is_that_of_the_rows():
     assert list(found.groups()) == [short(ece["OHT"]), short(ece["ES-FilterKD"])]
 
 
+def test_the_readmes_other_accuracies_are_those_of_the_rows():
+    human = [r for r in tables.read_rows("cifar10_smallcnn") if r["noise"].endswith(":worse_label")]
+    last, best = (tables.means(human, f"test_acc_{moment}", "method") for moment in ("last", "best"))
+    ours = [r for r in rows_at_40_percent("own_method") if r["augment"] == "none"]
+    accuracy, ece = (tables.means(ours, measure, "method")["SelfFilterKD"] for measure in ("test_acc_last", "ece_last"))
+    for text in (
+        *(
+            f"{method} {'has ' * (method == 'OHT')}{short(last[method])} / {short(best[method])}"
+            for method in ("OHT", "FilterKD")
+        ),
+        f"SelfFilterKD, our own, {short(accuracy)} ({short(ece)})",
+    ):
+        assert text in README
+
+
 def test_holms_correction():
     assert tables.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # .01*3, .03*2, max(.06, .04*1)
     assert tables.holm([0.6, 0.7]).tolist() == [1, 1]
