@@ -117,6 +117,7 @@ class Experiment:
                 self._make_loaders()
             for loader in filter(None, (self.train_loader, self.valid_loader, self.test_loader)):
                 loader.rank, loader.world_size = distributed.RANK, distributed.WORLD_SIZE
+            distributed.barrier()  # a mistake that another rank alone has found ends all before anything is written
             print(distributed.advice(self.args))
         print(self._summary())
         if self.valid_loader is None and self.selects:
