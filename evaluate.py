@@ -21,7 +21,7 @@ from data.loader import IndexedLoader
 from models import load_weights
 from runs.figures import plot_confusion, plot_reliability
 from runs.resuming import read_environment
-from runs.run_folder import checkpoint_path, data_of, network_of, read_args
+from runs.run_folder import checkpoint_path, data_of, last_kept, network_of, read_args
 from training.loop import metrics, predict
 from utils import EVAL_BATCH, split_loader
 
@@ -47,12 +47,6 @@ def make_parser():
         **flags.one_of(["auto", "off", "bf16", "fp16"]),
     )
     return parser
-
-
-def default_checkpoint(run_dir: str) -> str:
-    """best_acc, or the last epoch that was kept of a run that chose no best one, such as those that record paths."""
-    last = max(Path(run_dir).glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=None)
-    return "best_acc" if last is None or (Path(run_dir) / "best_acc.pt").is_file() else last.stem
 
 
 def choose_hardware(args) -> Hardware:
@@ -134,7 +128,8 @@ def main(argv=None) -> Path:
     hardware = choose_hardware(args)
     hardware.apply()
     settings = read_args(args.run_dir)
-    args.checkpoint = args.checkpoint or default_checkpoint(args.run_dir)
+    if args.checkpoint is None:  # runs that record paths choose no best epoch
+        args.checkpoint = "best_acc" if Path(args.run_dir, "best_acc.pt").is_file() else last_kept(args.run_dir)
     weights = checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)
     model = load_weights(network_of(args.run_dir, settings), weights)
     hardware.place(model)

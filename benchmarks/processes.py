@@ -8,6 +8,7 @@ In one turn rank 0 computes whole steps alone while the others sleep; in the nex
 import time
 
 import numpy as np
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.workload import made_up_training
 from common.errors import run_script
@@ -57,7 +58,7 @@ def main(argv=None):
     sizes = args.batch_size * args.updates, CLASSES, SIDE, args.batch_size
     alone = made_up_training(hardware, args.net, *sizes)
     together = made_up_training(hardware, args.net, *sizes, rank=distributed.RANK, world_size=world_size)
-    together.ddp = distributed.parallel(together.model)
+    together.ddp = DistributedDataParallel(together.model)
     for name in ("whole_batch", "stop_if_asked"):
         setattr(distributed, name, timed(getattr(distributed, name)))
     turns = []

@@ -160,10 +160,9 @@ def train(name, experiment, folder):
     if not done:
         done = methods.train_on(target, experiment=where, folder=own_folder, seed=args.seed, **settings)
     if name == "OHT":
-        rows = data.train_idx
-        path = np.load(own_folder / f"{PATH}.npy")[rows].astype(np.float32)
-        figures = path_figures(path, data.y[rows], data.ny[rows])
-        figures["distance"] = Taught(experiment, own_folder).distances(name)["distance"]
+        rows, own = data.train_idx, Taught(experiment, own_folder)
+        figures = path_figures(own.path, data.y[rows], data.ny[rows])
+        figures["distance"] = own.distances(name)["distance"]
     else:
         figures = taught.distances(name)
     return {**done["row"], "method": name, **figures}, done["test_acc"]

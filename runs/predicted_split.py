@@ -19,7 +19,7 @@ from data.images import FolderImages
 from models import load_weights
 from paths.recorded import Recorded
 from runs.recorded_run import pictures_of
-from runs.run_folder import checkpoint_path, data_of, network_of, read_args
+from runs.run_folder import checkpoint_path, data_of, last_kept, network_of, read_args
 from utils import split_loader
 
 
@@ -42,8 +42,7 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
     if settings["train_on"] == "test":  # cifar10h_gen_path.py exchanged its splits
         came_from = {"test": "train", "train": "test"}[came_from]
     hardware = Hardware.choose(Namespace(device="auto", amp="off", compile="off", deterministic=False))
-    weights = max(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem.split("_")[1]), default=folder / "best_acc")
-    model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", weights.stem))
+    model = load_weights(network_of(folder, settings), checkpoint_path(folder, "--split", last_kept(folder)))
     forward = hardware.forward_of(hardware.place(model).eval())
     where = Namespace(device="auto", num_work=settings["num_work"])
     path = np.zeros((len(samples.labels), 1, resolved["num_classes"]), np.float32)

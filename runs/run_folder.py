@@ -390,6 +390,12 @@ def network_of(folder: Path, settings: dict | None = None) -> torch.nn.Module:
         ) from None
 
 
+def last_kept(folder: Path) -> str:
+    """The name of the last epoch's checkpoint that a run kept; best_acc where it kept none."""
+    epochs = [int(file.stem.removeprefix("epoch_")) for file in Path(folder).glob("epoch_*.pt")]
+    return f"epoch_{max(epochs)}" if epochs else "best_acc"
+
+
 def checkpoint_path(folder: Path, flag: str, name: str, ending: str = ".pt") -> Path:
     """folder/NAME.pt (or .npy); BadInput that lists what there is when that is missing."""
     path = Path(folder) / f"{name}{ending}"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from common import interruption
 from common.errors import BadInput, Interrupted, RunFailure, exit_of
@@ -151,9 +150,6 @@ def of_first(make: Callable, *given):
 @contextlib.contextmanager
 def first_alone():
     """The block is run by rank 0, however long it takes, then by the others, which find what it downloaded or made."""
-    if WORLD_SIZE == 1:
-        yield
-        return
     first_alone.times = getattr(first_alone, "times", 0) + 1
     done = f"done {first_alone.times}"
     while RANK and not _store.check([done]):
@@ -191,11 +187,6 @@ def whole_batch(size: int, *shares: torch.Tensor) -> Sequence[torch.Tensor]:
 
 def _packed(rows):
     return rows.clone(memory_format=torch.contiguous_format)  # contiguous() leaves a single row any strides
-
-
-def parallel(model: nn.Module) -> nn.Module | None:
-    """The model, called so that backward passes average gradients over the ranks; None in one process."""
-    return None if WORLD_SIZE == 1 else DistributedDataParallel(model)
 
 
 def share_buffers(model: nn.Module):

@@ -251,8 +251,7 @@ class Experiment:
         self.hardware.place(model)
         self.train_loader.seed(args.seed)
         torch.manual_seed(role_seed(args.seed, "dropout"))
-        if distributed.RANK:
-            distributed.own_dropout()
+        distributed.own_dropout()
         return TrainingState(model, make_optimizer(model, args), self.hardware.scaler(), self.train_loader, table)
 
     def _seconds_per_step(self, num_steps=10):

@@ -385,7 +385,7 @@ def fit(
     """
     forward = in_training = hardware.forward_of(state.model)
     if distributed.WORLD_SIZE > 1:
-        state.ddp = distributed.parallel(state.model)
+        state.ddp = torch.nn.parallel.DistributedDataParallel(state.model)
         in_training = hardware.forward_of(state.ddp)
 
     def between_updates():
