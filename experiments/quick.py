@@ -23,8 +23,9 @@ def shrunk(flags):
         small["seeds"] = 1
     if "students" in flags:
         small["students"] = flags["students"][:: max(1, len(flags["students"]) // 3)]
-    if small.pop("true_probs", None):  # of other images, as data_dir's are
-        del small["data_dir"]
+    for name in ("data_dir", "ny_file", "true_probs"):  # of other images
+        small.pop(name, None)
+    if "true_probs" in flags:
         small["students"] = ["clean", *(set(small["students"]) - {"truth", "clean"})]
     return small
 
