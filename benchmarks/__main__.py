@@ -18,23 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import distill, learning, primitives, published_style, saving, scaling, startup, steps
-from benchmarks.side_by_side import Ratio, run
+from benchmarks.sections import SECTIONS
+from benchmarks.side_by_side import Ratio
 from benchmarks.workload import NETS, Workload
 from common.errors import run_script
 from common.flags import CheckedParser, one_of
-
-STORED = Path(__file__).with_name("ratios.json")
-SECTIONS = {
-    "primitives": primitives,
-    "steps": steps,
-    "published_style": published_style,
-    "distill": distill,
-    "scaling": scaling,
-    "saving": saving,
-    "startup": startup,
-    "learning": learning,
-}
 
 
 def make_parser() -> CheckedParser:
@@ -47,20 +35,8 @@ def make_parser() -> CheckedParser:
     flag("--nets", nargs="+", default=NETS, help="these networks", **one_of(NETS))
     flag("--quick", action="store_true", help="everything tiny: whether it runs, not how fast")
     flag("--store", action="store_true", help="keep the ratios, for later runs to be compared with")
-    flag("--ratios", default=str(STORED), help="the file they are kept in")
+    flag("--ratios", default=str(Path(__file__).with_name("ratios.json")), help="the file they are kept in")
     return parser
-
-
-def line(ratio: Ratio, stored: dict | None) -> str:
-    """What is printed of a ratio. stored: {"median", "min", "max"} of the same name, or None."""
-    values = (f"{v:.{ratio.digits}f}" for v in np.quantile(ratio.values, (0.5, 0, 1, 0.25, 0.75)))
-    text = "{:>8} ({}..{}; IQR {}..{})".format(*values)
-    text += "  [{:.3g} / {:.3g} {}]".format(*ratio.sides, ratio.unit)
-    if ratio.goal is not None:
-        text += f"  goal {'>=' if ratio.more_is_better else '<='} {ratio.goal:g}: {'met' if ratio.met else 'MISSED'}"
-    if stored:
-        text += f"  {'WORSE than' if ratio.is_worse(stored) else 'stored'} {stored['median']:.{ratio.digits}f}"
-    return f"  {ratio.name:<64} {text}"
 
 
 def store(file: Path, kind: str, ratios: list[Ratio]):
@@ -78,7 +54,7 @@ def main(argv=None) -> list[Ratio]:
     """Run the benchmark; returns its ratios."""
     args = make_parser().parse_args(argv)
     torch.manual_seed(0)
-    started, ratios, worse, file = time.perf_counter(), [], [], Path(args.ratios)
+    started, ratios, lines, file = time.perf_counter(), [], [], Path(args.ratios)
     with tempfile.TemporaryDirectory() as folder:
         data_dir = args.data_dir and str(Path(args.data_dir).resolve())
         work = Workload(folder, args.quick, args.device, args.amp, data_dir, args.nets)
@@ -88,16 +64,13 @@ def main(argv=None) -> list[Ratio]:
         print(f"{work.hardware}; PyTorch {torch.__version__}; load {os.getloadavg()[0]:.1f} before it began")
         print(f"stored ratios of {kind}: {stored.get('date', 'none')} {stored.get('versions', '')}")
         for section in args.only:
-            print(f"\n{section}: {SECTIONS[section].__doc__.splitlines()[0]}", flush=True)
-            for race in SECTIONS[section].races(work):
-                for ratio in run(race, work.wait):
-                    before = stored.get("ratios", {}).get(ratio.name)
-                    ratios.append(ratio)
-                    worse += [ratio.name] if before and ratio.is_worse(before) else []
-                    print(line(ratio, before), flush=True)
-    missed = [r.name for r in ratios if r.met is False]
-    for what, names in (("goals missed", missed), ("WORSE", worse)):
-        print(f"\n{what}: {len(names)}", *names, sep="\n  ")
+            print(f"\n{section}: {SECTIONS[section].__doc__}", flush=True)
+            for ratio in SECTIONS[section](work):
+                ratios.append(ratio)
+                lines.append(ratio.line(stored.get("ratios", {}).get(ratio.name)))
+                print(lines[-1], flush=True)
+    bad = [line for line in lines if "MISSED" in line or "WORSE" in line]
+    print(f"\ngoals missed, or worse than stored: {len(bad)}", *bad, sep="\n")
     print(f"\n{time.perf_counter() - started:.0f} s")
     if args.store:
         store(file, kind, ratios)

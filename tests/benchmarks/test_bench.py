@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import startup
-from benchmarks.__main__ import SECTIONS, line, main, store
+from benchmarks.__main__ import main, store
 from benchmarks.published_style import calibration_error, update_rows
-from benchmarks.side_by_side import Measured, Race, Ratio, in_turns, run
+from benchmarks.sections import SECTIONS, first_step
+from benchmarks.side_by_side import Ratio, in_turns
 from benchmarks.workload import Workload
 from supervision.table import PredictionTable
 from utils import expected_calibration_error
@@ -18,9 +18,7 @@ IN_PROCESS = [section for section in SECTIONS if section != "startup"]
 
 
 def ratio(median, low, high, goal=None, more_is_better=False, name="ours / theirs"):
-    found = Ratio(name, "ours", "theirs", goal, more_is_better)
-    found.values, found.sides = np.array([low, median, high]), (median, 1.0)
-    return found
+    return Ratio(name, np.array([low, median, high]), 1.0, goal, more_is_better)
 
 
 def kept(median, low, high):
@@ -40,7 +38,7 @@ def quick_run(tmp_path_factory):
 def test_every_section_gives_ratios(quick_run):
     ratios, _ = quick_run
     assert len({r.name for r in ratios}) == len(ratios) >= 2 * len(IN_PROCESS)
-    assert all((r.values > 0).all() and len(r.sides) == 2 for r in ratios)
+    assert all((r.values > 0).all() for r in ratios)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +57,7 @@ def test_what_is_claimed_is_measured(quick_run, name):
 
 
 def test_a_command_is_timed_up_to_its_first_step(tmp_path):
-    startup.first_step(Workload(tmp_path, quick=True, device="cpu"), ["--dataset", "digits"])
+    first_step(Workload(tmp_path, quick=True, device="cpu"))
     assert not list(tmp_path.glob("results/*/*/metrics.csv"))  # it went no further
 
 
@@ -110,12 +108,10 @@ def test_turns_go_on_for_some_seconds_but_not_for_ever():
     assert len(calls) == 3 + 12
 
 
-def test_a_ratio_is_of_the_time_of_a_unit_turn_by_turn():
-    seconds = {"ours": iter([2.0, 4.0, 8.0]), "theirs": iter([10.0, 10.0, 10.0])}
-    contenders = {name: lambda values=values: Measured(next(values)) for name, values in seconds.items()}
-    race = Race(contenders, [Ratio("r", "ours", "theirs")], 3, units={"theirs": 5}, warm_up=False)
-    [found] = run(race)
-    assert found.values.tolist() == [1.0, 2.0, 4.0] and found.sides == (4.0, 2.0)
+def test_a_ratio_is_taken_turn_by_turn():
+    found = Ratio("r", np.array([2.0, 4.0, 8.0]), np.array([2.0, 2.0, 4.0]))
+    assert found.values.tolist() == [1.0, 2.0, 2.0] and found.median == 2
+    assert "[4 / 2 s]" in found.line(None)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,7 @@ def test_a_ratio_is_of_the_time_of_a_unit_turn_by_turn():
 )
 def test_only_what_is_beyond_the_spread_of_both_is_worse(now, worse):
     assert now.is_worse(kept(1.10, 1.00, 1.20)) == worse
-    assert ("WORSE" in line(now, kept(1.10, 1.00, 1.20))) == worse
+    assert ("WORSE" in now.line(kept(1.10, 1.00, 1.20))) == worse
 
 
 @pytest.mark.parametrize(
@@ -144,8 +140,8 @@ def test_only_what_is_beyond_the_spread_of_both_is_worse(now, worse):
     ],
 )
 def test_a_goal_is_met_by_the_median(found, met):
-    assert found.met is met
-    assert ("MISSED" in line(found, None), "goal" in line(found, None)) == (met is False, met is not None)
+    line = found.line(None)
+    assert ("MISSED" in line, "goal" in line) == (met is False, met is not None)
 
 
 def test_storing_keeps_other_machines_and_what_was_not_measured(tmp_path):
