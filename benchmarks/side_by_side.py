@@ -33,22 +33,19 @@ class Ratio:
     def median(self) -> float:
         return float(np.median(self.values))
 
-    def is_worse(self, stored: dict) -> bool:
-        """Whether the median is worse than every stored repeat was, and the stored median better than every repeat."""
-        if self.more_is_better:
-            return self.median < stored["min"] and max(self.values) < stored["median"]
-        return self.median > stored["max"] and min(self.values) > stored["median"]
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the goal; None where there is none."""
+        if self.goal is None:
+            return None
+        return self.median >= self.goal if self.more_is_better else self.median <= self.goal
 
-    def line(self, stored: dict | None) -> str:
-        """What is printed. stored: {"median", "min", "max"} of the same name, or None."""
+    def __str__(self) -> str:
         values = (f"{v:.{self.digits}f}" for v in np.quantile(self.values, (0.5, 0, 1, 0.25, 0.75)))
         text = "{:>8} ({}..{}; IQR {}..{})".format(*values)
         text += f"  [{np.median(self.over):.3g} / {np.median(self.under):.3g} {self.unit}]"
         if self.goal is not None:
-            met = self.median >= self.goal if self.more_is_better else self.median <= self.goal
-            text += f"  goal {'>=' if self.more_is_better else '<='} {self.goal:g}: {'met' if met else 'MISSED'}"
-        if stored:
-            text += f"  {'WORSE than' if self.is_worse(stored) else 'stored'} {stored['median']:.{self.digits}f}"
+            text += f"  goal {'>=' if self.more_is_better else '<='} {self.goal:g}: {'met' if self.met else 'MISSED'}"
         return f"  {self.name:<64} {text}"
 
 
