@@ -50,8 +50,8 @@ def execute(notebook, mode: str, parameters: dict | None = None) -> nbformat.Not
     injected = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in (parameters or {}).items()))
     if parameters:
         notebook.cells.insert(cell_with(notebook, "parameters") + 1, injected)
-    where = {"metadata": {"path": str(NOTEBOOKS)}}
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where)
+    where, quiet = {"metadata": {"path": str(NOTEBOOKS)}}, ["--log-level=ERROR"]
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where, extra_arguments=quiet)
     client.execute(env={**os.environ, "NOTEBOOK_MODE": mode})
     if parameters:
         notebook.cells.remove(injected)

@@ -178,8 +178,9 @@ class Students:
 
 @dataclass
 class Run:
-    """A training of Students: at its end, and at each one's best epoch by validation accuracy."""
+    """A training of Students: at its start, at each one's best epoch by validation accuracy, at its end."""
 
+    start: Students
     last: Students
     best: Students
     best_epoch: torch.Tensor  # (S,), from 0, the first on ties
@@ -195,7 +196,7 @@ def train(students, data, targets, *, epochs, lr, batch_size, momentum=0.9, seed
     """
     x, valid_x, valid_y = data.x[data.train], data.x[data.valid], data.y[data.valid]
     order = torch.Generator().manual_seed(seed)
-    run = Run(students, students.copy(), torch.full((len(students),), -1, device=x.device))
+    run = Run(students.copy(), students, students.copy(), torch.full((len(students),), -1, device=x.device))
     best_accuracy = torch.full((len(students),), -1.0, device=x.device)
     targets = targets.expand(len(students), *targets.shape[1:]).transpose(0, 1).contiguous()  # a batch lies together
     velocity = [torch.zeros_like(p) for p in students.parameters]

@@ -168,11 +168,12 @@ def test_the_best_epoch_is_the_first_on_ties(data):
     assert run.best_epoch.tolist() == [0, 0] and len(run.valid_accuracy) == 4
 
 
-def test_best_and_last_are_networks_of_their_own(data):
+def test_start_best_and_last_are_networks_of_their_own(data):
     students = toy.Students(2, SIZES, seed=0)
-    before = students.copy()
+    before = [p.clone() for p in students.parameters]
     run = toy.train(students, data, toy.training_targets(data, [OneHot(3)]), **SETTINGS)
-    assert not torch.equal(run.last.parameters[0], before.parameters[0])
+    assert all(torch.equal(p, q) for p, q in zip(run.start.parameters, before, strict=True))
+    assert not torch.equal(run.last.parameters[0], before[0])
     kept = [p.clone() for p in run.best.parameters]
     for p in run.last.parameters:
         p.zero_()
@@ -182,14 +183,13 @@ def test_best_and_last_are_networks_of_their_own(data):
 def test_watch_sees_every_update_and_the_end(data):
     seen, rows = [], data.x[data.train]
     students = toy.Students(1, SIZES, seed=0)
-    start = students.copy()
 
     def watch(update, students):
         seen.append((update, students.logits(rows).clone()))
 
     run = toy.train(students, data, toy.training_targets(data, [OneHot(3)]), watch=watch, **SETTINGS)
     assert [update for update, _ in seen] == list(range(3 * 7 + 1))  # 100 rows in batches of 16, none dropped
-    torch.testing.assert_close(seen[0][1], start.logits(rows))
+    torch.testing.assert_close(seen[0][1], run.start.logits(rows))
     torch.testing.assert_close(seen[-1][1], run.last.logits(rows))
 
 
