@@ -105,11 +105,10 @@ class Ours:
     """
 
     def __init__(self, experiment, more=(), target=None, loss=cross_entropy):
-        args, num_classes = experiment.args, experiment.dataset.num_classes
-        self.experiment = experiment
-        table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
+        args, table = experiment.args, experiment.new_table()
         self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
-        self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
+        self.forward = experiment.hardware.forward_of(self.state.model)
+        self.target = target or OneHot(experiment.dataset.num_classes)
         nothing_evaluated = SimpleNamespace(rows=[])
         bar = ProgressBar(nothing_evaluated, len(experiment.train_loader), args.epochs)
         self.observers = [TableUpdater(table, args.filt_tau), *more, bar]
@@ -118,7 +117,7 @@ class Ours:
         state = self.state
         train_epoch(state, self.forward, self.target, self.loss, self.lr, self.observers, stop_if_asked)
         self.observers[-1].after_epoch(state.epoch, state.model)
-        state.epoch, state.so_far = state.epoch + 1, None
+        state.end_epoch()
 
 
 class Bare:
