@@ -166,13 +166,12 @@ def read_grid(file: Path) -> tuple[str, dict, dict]:
     parts = ("script", "flags", "grid", "slurm")
     script, fixed, grids, slurm = map(grid.get, parts)
     grids = grids if isinstance(grids, list) else [grids]
-    has_script = isinstance(script, str) and (ROOT / script).is_file()
-    has_lists = all(isinstance(part, dict) and all(isinstance(v, list) for v in part.values()) for part in grids)
-    if grid.keys() - set(parts) or not has_script or not has_lists:
+    if grid.keys() - set(parts) or not isinstance(script, str) or not (ROOT / script).is_file():
         raise BadInput(
-            f"{file}: expected script (one of this folder), [flags], [grid] with a list of values for each flag, "
-            f"[slurm]; found {', '.join(grid)}"
+            f"{file}: expected script (one of this folder), [flags], [grid], [slurm]; found {', '.join(grid)}"
         )
+    if not all(isinstance(part, dict) and all(isinstance(v, list) for v in part.values()) for part in grids):
+        raise BadInput(f"{file}: [grid] must have a list of values for each flag")
     runs, own = {}, {"run_name", "path", "resume", "overwrite"}
     for part in grids:
         if taken := own & {*(fixed or {}), *part}:
