@@ -5,11 +5,7 @@ Image folders have a file of their own: corrected_folders.py.
 
 import codecs
 import csv
-import filecmp
 import io
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +13,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.files import whole_file
-from common.untrusted import as_cell, load_npy, load_npz, nfc, printable, valid_text
+from common.untrusted import as_cell, class_numbers, load_npy, load_npz, nfc, printable, valid_text
 from data.label_files import Marks, outline_of_marks, read_marks
 
 LEFT_OUT = -100  # the label of a sample that is left out of an array: torch's losses ignore it
@@ -103,23 +99,6 @@ def read_corrections(
     return Corrections(marks, names, files)
 
 
-def write_once(out: Path, write: Callable) -> tuple[object, bool]:
-    """write(path) a file, and move it to out. Returns what write() does, and whether out is new: not where it is there
-    already as it would be. BadInput where it is something else."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise BadInput(f"--out {out}: there is no folder {out.parent}; make it first")
-    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:
-        new = Path(folder, out.name)
-        found = write(new)
-        if not out.exists():
-            os.rename(new, out)
-            return found, True
-        if not (out.is_file() and filecmp.cmp(new, out, shallow=False)):
-            raise BadInput(f"--out {out}: is there, and is something else; choose another name, or move it away")
-    return found, False
-
-
 # ------------------------------------------------------------------------------------------- label files
 
 
@@ -132,7 +111,7 @@ def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -
     labels = arrays[f"{prefix}labels"]
     names = arrays.get("class_names")
     names = None if names is None else [valid_text(str(name)) for name in names]
-    found = read_corrections(marks_file, names, original=_as_numbers(labels, f"--data_dir {source}: {prefix}labels"))
+    found = read_corrections(marks_file, names, original=class_numbers(labels, f"--data_dir {source}: {prefix}labels"))
     arrays[f"{prefix}labels"] = _with(labels, found.labels)
     for key, values in arrays.items():  # images, and whatever else there is by sample
         if key.startswith(prefix) and values.shape[:1] == found.labels.shape:
@@ -145,7 +124,7 @@ def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -
 def correct_npy(source: str, out: Path, marks_file: str) -> Corrections:
     """Write an (N,) array of labels anew; what is left out is labelled LEFT_OUT, so that rows stay where they are."""
     labels = load_npy(source, f"--data_dir {source}: not a readable .npy array")
-    found = read_corrections(marks_file, original=_as_numbers(labels, f"--data_dir {source}"))
+    found = read_corrections(marks_file, original=class_numbers(labels, f"--data_dir {source}"))
     values = np.where(found.dropped, LEFT_OUT, found.labels)
     if found.dropped.any() and not np.can_cast(np.int8, labels.dtype):
         labels = labels.astype(np.int64)  # unsigned: has no room for it
@@ -192,24 +171,13 @@ def _texts_of_classes(cells, names, what):
     """The text that stands for each class in a column of labels: numbers, or names, which the marks know."""
     if all(cell.isdecimal() for cell in cells):
         return [str(k) for k in range(max([*map(int, cells), len(names) - 1]) + 1)]
-    names, known = list(names), {nfc(name) for name in names}
-    unknown = sorted({cell for cell in cells if nfc(cell) not in known})
-    nameless = [k for k, name in enumerate(names) if name == str(k)]
-    if len(unknown) == len(nameless) == 1:  # of the class that no label of the marks is of
-        names[nameless[0]] = unknown[0]
-    elif unknown:
+    known = {nfc(name) for name in names}
+    if unknown := sorted({cell for cell in cells if nfc(cell) not in known}):
         raise BadInput(
             f"{what}: the label {printable(unknown[0])} is none of the class names of the marks; give the file that "
             "they were made on, or one with class numbers"
         )
     return names
-
-
-def _as_numbers(labels, what):
-    numbers = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise BadInput(f"{what}: must be whole numbers of shape (N,), found {labels.shape} of {labels.dtype}")
-    return numbers.astype(np.int64)
 
 
 def _with(labels, values):
