@@ -112,7 +112,7 @@ def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -
     names = arrays.get("class_names")
     names = None if names is None else [valid_text(str(name)) for name in names]
     found = read_corrections(marks_file, names, original=class_numbers(labels, f"--data_dir {source}: {prefix}labels"))
-    arrays[f"{prefix}labels"] = _with(labels, found.labels)
+    arrays[f"{prefix}labels"] = found.labels.astype(labels.dtype).reshape(labels.shape)
     for key, values in arrays.items():  # images, and whatever else there is by sample
         if key.startswith(prefix) and values.shape[:1] == found.labels.shape:
             arrays[key] = values[~found.dropped]
@@ -129,7 +129,7 @@ def correct_npy(source: str, out: Path, marks_file: str) -> Corrections:
     if found.dropped.any() and not np.can_cast(np.int8, labels.dtype):
         labels = labels.astype(np.int64)  # unsigned: has no room for it
     with whole_file(out) as f:
-        np.save(f, _with(labels, values), allow_pickle=False)
+        np.save(f, values.astype(labels.dtype).reshape(labels.shape))
     return found
 
 
@@ -178,8 +178,3 @@ def _texts_of_classes(cells, names, what):
             "they were made on, or one with class numbers"
         )
     return names
-
-
-def _with(labels, values):
-    """Values (N,) in the shape and type that labels have."""
-    return values.astype(labels.dtype).reshape(labels.shape)
