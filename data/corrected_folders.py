@@ -32,18 +32,13 @@ def own_of(root: Path) -> Path:
 @dataclass
 class Plan:
     """Where the images of a folder belong. images: relative paths as they are. moves: {idx: (from, to)}; to is None for
-    a sample that is left out. files: {idx: its file afterwards}. notes: what is passed over, in words."""
+    a sample that is left out. notes: what is passed over, in words."""
 
     root: Path
     corrections: Corrections
     images: list
     moves: dict
     notes: list
-
-    @property
-    def files(self):
-        kept = np.flatnonzero(~self.corrections.dropped).tolist()
-        return {i: self.moves.get(i, (None, self.corrections.files[i]))[1] for i in kept}
 
 
 def folder_of(data_dir: str | Path) -> Path:
@@ -63,10 +58,8 @@ def plan_folder(root: Path, marks_file: str) -> Plan:
     folders = sorted({path.split("/")[depth] for path in inside})
     files, labels = _files_of_marks(root, marks_file, images, folders, depth)
     found = read_corrections(marks_file, [valid_text(name) for name in folders], files, labels)
-    left = np.bincount(found.labels[~found.dropped], minlength=len(folders))
-    before = np.bincount(labels, minlength=len(folders))
-    if (empty := np.flatnonzero((left == 0) & (before > 0))).size:
-        raise BadInput(f"{marks_file}: leaves no image in {folders[empty[0]]}; take back some of the marks")
+    if emptied := set(labels.tolist()) - set(found.labels[~found.dropped].tolist()):
+        raise BadInput(f"{marks_file}: leaves no image in {folders[min(emptied)]}; take back some of the marks")
     return Plan(root, found, images, _moves(images, found, folders, depth), notes)
 
 
@@ -148,9 +141,10 @@ def _others(plan):
 
 
 def _write_lists(plan, folder, number=""):
-    moved_to = {i: to for i, (_, to) in plan.moves.items() if to is not None}
+    moved_to = {i: to for i, (_, to) in plan.moves.items()}
+    files = dict(enumerate(plan.corrections.files)) | moved_to
     plan.corrections.write_changes(folder / f"changes{number}.csv", moved_to)
-    plan.corrections.write_marks(folder / f"marks{number}.csv", plan.files)
+    plan.corrections.write_marks(folder / f"marks{number}.csv", files)
 
 
 # ------------------------------------------------------------------------------------------------------ in place

@@ -88,14 +88,14 @@ def read_corrections(
 ) -> Corrections:
     """The Corrections of a marks.csv. BadInput where it does not belong to the data: class names, files and original
     labels, by row, as far as they are known."""
-    outline = outline_of_marks(marks_file)
-    if original is not None and len(original) != outline.num_samples:
+    count, class_names, _ = outline_of_marks(marks_file)
+    if original is not None and len(original) != count:
         raise BadInput(
-            f"{marks_file}: has {outline.num_samples} rows, the data has {len(original)} samples: the marks were made "
+            f"{marks_file}: has {count} rows, the data has {len(original)} samples: the marks were made "
             "on other data; give those"
         )
-    names = outline.class_names if names is None else names
-    marks = read_marks(str(marks_file), outline.num_samples, names, files, original, flag="MARKS")
+    names = class_names if names is None else names
+    marks = read_marks(str(marks_file), count, names, files, original, flag="MARKS")
     return Corrections(marks, names, files)
 
 
@@ -152,7 +152,8 @@ def correct_csv(source: str, out: Path, marks_file: str, column: str) -> Correct
     if short := [i for i, line in enumerate(lines) if len(line) <= place]:
         raise BadInput(f"{what}: row {short[0]} has no {column}; mend the file")
     cells = [line[place].strip() for line in lines]
-    names = _texts_of_classes(cells, outline_of_marks(marks_file).class_names, what)
+    _, class_names, _ = outline_of_marks(marks_file)
+    names = _texts_of_classes(cells, class_names, what)
     number = {nfc(name): k for k, name in enumerate(names)}
     found = read_corrections(marks_file, names, original=np.array([number[nfc(cell)] for cell in cells]))
     with whole_file(out, "w") as f:

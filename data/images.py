@@ -277,14 +277,13 @@ def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    rows, at_once = np.arange(len(images)), chunk_size(images.shape)
+    rows = np.arange(len(images))
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.cache is None and images.backend in ("auto", "memory") and images.fits_in_memory(rows):
             images = images.into_memory(rows)
     count = total = square = 0
-    for first in range(0, len(rows), at_once):
-        some = rows[first : first + at_once]
+    for some in np.array_split(rows, -(-len(rows) // chunk_size(images.shape))):
         chunk = torch.from_numpy(images.decode_rows(some)) if isinstance(images, FolderImages) else images[some]
         pixels = (chunk / 255).double().flatten(0, 2)
         count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)

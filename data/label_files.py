@@ -4,7 +4,6 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -227,21 +226,11 @@ class Marks:
         return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, audit)
 
 
-class Outline(NamedTuple):
-    """What a marks.csv says by itself: rows, a name for each class, files by idx (those of an image folder)."""
+def outline_of_marks(path: str | Path) -> tuple[int, list[str], dict[int, str]]:
+    """What a marks.csv says by itself: how many rows, a name for each class, {idx: file} (of an image folder).
 
-    num_samples: int
-    class_names: list
-    files: dict
-
-
-def outline_of_marks(path: str | Path) -> Outline:
-    """The Outline of a marks.csv, before it is held against its data. BadInput where the file is something else.
-
-    What is odd in a line is left for read_marks to tell.
+    BadInput where the file is something else. What is odd in a line is left for read_marks to tell.
     """
-    if not Path(path).is_file():
-        raise BadInput(f"{path}: there is no such file; give marks.csv as the page of analyze_paths.py exports it")
     header, lines = _csv_lines(path, path)
     if not {"idx", "given_label", "label", "mark"} <= set(header) or not lines:
         found = printable(",".join(header))
@@ -255,7 +244,7 @@ def outline_of_marks(path: str | Path) -> Outline:
             names[int(label)] = from_cell(line["label_name"].strip())
         if idx.isdecimal() and line.get("file", "").strip():
             files[int(idx)] = from_cell(line["file"].strip())
-    return Outline(len(lines), [names.get(k, str(k)) for k in range(most + 1)], files)
+    return len(lines), [names.get(k, str(k)) for k in range(most + 1)], files
 
 
 def read_marks(

@@ -28,8 +28,6 @@ class SparseTable(PredictionTable):
     stores = ("index", "value", "rest")
 
     def __init__(self, num_samples, num_classes, k, smoothing, device="cpu", in_use=None):
-        if not 1 <= k <= num_classes:
-            raise ValueError(f"k must lie between 1 and the {num_classes} classes, not {k}")
         self._start(smoothing, num_samples, device)
         self.num_classes, self.k = num_classes, k
         index_type = torch.int16 if num_classes <= 2**16 else torch.int32

@@ -101,12 +101,6 @@ def test_a_prediction_that_is_not_finite_leaves_its_row_as_it_was():
     assert all(torch.equal(getattr(table, name), value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("k", [0, 7])
-def test_as_many_entries_as_there_are_classes_at_most(k):
-    with pytest.raises(ValueError, match="6 classes"):
-        SparseTable(3, 6, k, 0.5)
-
-
 # ------------------------------------------------------------------------------------ the sampled rows
 
 
