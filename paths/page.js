@@ -6,6 +6,12 @@ function bytesFrom(base64) {
   return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 }
 
+function pictureFrom(base64) {
+  const image = new Image();
+  image.src = `data:image/webp;base64,${base64}`;
+  return image;
+}
+
 function element(tag, classes, text) {
   const made = document.createElement(tag);
   if (classes) made.className = classes;

@@ -6,21 +6,18 @@ prediction: class k's corner of the simplex goes to a corner of the picture.
 
 import gzip
 import html
-import json
 
 import numpy as np
 
 from common.plots import evenly
 from paths.measures import chunks, default_smoothing
-from paths.page import as_base64, in_words, jpeg, length_of, put_together, shrunk, tiled
+from paths.page import as_base64, in_words, pictures, put_together
 
-MOST_BYTES = 20_000_000  # of the page
+MOST_PATH, MOST_PICTURES = 12_500_000, 4_000_000  # bytes; with texts and all else the page stays below 20 MB
 MOST_STEPS = 100
 MOST_SAMPLES = 2000
 MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the page is made and shown
-PATH_SHARE = 0.7  # of the page's bytes; pictures have what is left
-ROW, QUALITY = 16, 88  # pictures in a line of their sheet; of JPEG
-SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first whose pictures fit
+SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first with which all fit
 MOST_TEXT = 240  # characters of a text sample
 MARKED = 0.25  # of the dots at most are there because somebody marked them
 KINDS = OTHER, EASY, HARD, WRONG = range(4)
@@ -36,6 +33,7 @@ def write_player(analysis, out):
     rows, packed = _packed(recorded.path, wanted, steps)
     place = {row: i for i, row in enumerate(rows.tolist())}
     texts = None if recorded.texts is None else [in_words(recorded.texts[row], "; ", MOST_TEXT) for row in rows]
+    shown, side = (None, 0) if recorded.images is None else pictures(recorded.images, rows, MOST_PICTURES, SIDES)
     truth = analysis.suggestion if recorded.clean is None else recorded.clean
     data = {
         "classNames": [str(name) for name in recorded.class_names],
@@ -51,16 +49,13 @@ def write_player(analysis, out):
         "featured": {kind: [place[row] for row in found if row in place] for kind, found in featured.items()},
         "hardest": "the label's mean probability" if recorded.true_probs is None else "the distance of the label to p*",
         "smoothing": default_smoothing(len(steps)),
+        "pictures": shown,
     }
-    used = len(json.dumps(data)) + len(packed) + length_of("player_page") + 20 * len(rows) + 2000
-    sheet = None if recorded.images is None else _sheet(recorded.images, rows, MOST_BYTES - used)
-    data["sheet"] = sheet and sheet["shown"]
     parts = {
         "name": html.escape(recorded.name),
         "count": f"{len(rows):,}",
-        "note": html.escape(_note(analysis, rows, steps, sheet)),
+        "note": html.escape(_note(analysis, rows, steps, side)),
         "path": packed,
-        "sheet": sheet["jpeg"] if sheet else "",
     }
     put_together(out, "player_page", f"{recorded.name} – learning paths", data, parts)
 
@@ -94,33 +89,17 @@ def chosen_samples(analysis, featured):
 
 def _packed(path, rows, steps):
     """(the first of the rows that fit, their path (n, T, K) as bytes in base64, gzipped, 255 for probability 1)."""
-    limit = PATH_SHARE * MOST_BYTES
     rows = rows[: max(1, MOST_VALUES // (len(steps) * path.shape[2]))]
     q = np.concatenate([q[:, steps].T for _, q in chunks(path[rows])])
     q = (q * 255).round().clip(0, 255).astype(np.uint8)
     while True:
         packed = as_base64(gzip.compress(q.tobytes(), 6, mtime=0))
-        if len(packed) <= limit or len(q) == 1:
+        if len(packed) <= MOST_PATH or len(q) == 1:
             return rows[: len(q)], packed
-        q = q[: max(1, int(len(q) * 0.95 * limit / len(packed)))]
+        q = q[: max(1, int(len(q) * 0.95 * MOST_PATH / len(packed)))]
 
 
-def _sheet(images, rows, most):
-    """All pictures in one JPEG, as large as `most` bytes allow; None where none fits."""
-    blocks = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
-    found = [np.asarray(image) for block in blocks for image in block]
-    largest = max(max(image.shape[:2]) for image in found)
-    for side in SIDES:
-        small = [shrunk(image, side) for image in found]
-        sheet, cell = tiled(small, ROW)
-        file = jpeg(sheet, most, (QUALITY,))
-        if 4 * len(file) / 3 <= most:
-            shown = {"row": ROW, "cell": cell, "sizes": [[image.shape[1], image.shape[0]] for image in small]}
-            return {"jpeg": as_base64(file), "shown": shown, "side": side, "largest": largest}
-    return None
-
-
-def _note(analysis, rows, steps, sheet):
+def _note(analysis, rows, steps, side):
     """What is not shown, or not as it is."""
     recorded, said = analysis.recorded, []
     num_samples, num_steps = len(analysis.order), recorded.path.shape[1]
@@ -129,6 +108,6 @@ def _note(analysis, rows, steps, sheet):
     if len(steps) < num_steps:
         said.append(f"{len(steps)} of {num_steps:,} {recorded.step_name}s")
     said.append("probabilities to 1/255; dots of one place are spread a little")
-    if recorded.images is not None and (sheet is None or sheet["largest"] > sheet["side"]):
-        said.append("no pictures" if sheet is None else f"pictures of {sheet['side']} pixels")
+    if side:
+        said.append(f"pictures of up to {side} pixels")
     return f"Shown: {'; '.join(said)}."

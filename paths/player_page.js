@@ -441,18 +441,18 @@
     pen.globalAlpha = 1;
     const said = [`label: ${classNames[given[i]]}`];
     if (truth[i] !== given[i]) said.push(`${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`);
-    if (picture) {
-      const { at, size } = cellOf(i), scale = side / Math.max(...size), [wide, high] = [size[0] * scale, size[1] * scale];
-      pen.imageSmoothingEnabled = Math.max(...size) >= 32;
+    if (data.pictures) {
+      const [, w, h] = data.pictures[i], scale = side / Math.max(w, h), [wide, high] = [w * scale, h * scale];
+      pen.imageSmoothingEnabled = Math.max(w, h) >= 32;
       pen.fillRect(left - 2, top - 2, side + 4, side + 4);
       pen.fillStyle = ink.grid;
       pen.fillRect(left, top, side, side);
-      pen.drawImage(picture, ...at, ...size, left + (side - wide) / 2, top + (side - high) / 2, wide, high);
+      pen.drawImage(pictureOf(i), left + (side - wide) / 2, top + (side - high) / 2, wide, high); // once it is decoded
     }
     pen.textAlign = right ? "right" : "left";
     said.forEach((text, line) => {
       pen.font = `${line ? "" : "600 "}${width < 500 ? 12 : 14}px system-ui, sans-serif`;
-      outlined(fitted(text, width / 3), left + right * side, top + (picture ? side + 13 : 8) + 18 * line);
+      outlined(fitted(text, width / 3), left + right * side, top + (data.pictures ? side + 13 : 8) + 18 * line);
     });
   }
 
@@ -468,19 +468,14 @@
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-  let picture = null;
-  if (data.sheet) {
-    const image = new Image();
-    image.src = `data:image/jpeg;base64,${byId("sheet").textContent}`;
-    image.decode().then(() => {
-      picture = image;
-      wake();
-    });
-  }
+  const pictures = new Map(); // those that were asked for
 
-  function cellOf(i) {
-    const { row, cell, sizes } = data.sheet;
-    return { at: [(i % row) * cell, Math.floor(i / row) * cell], size: sizes[i] };
+  function pictureOf(i) {
+    if (!pictures.has(i)) {
+      pictures.set(i, pictureFrom(data.pictures[i][0]));
+      pictures.get(i).decode().then(wake);
+    }
+    return pictures.get(i);
   }
 
   // ----------------------------------------------------------------------------- one sample, and its card
@@ -501,14 +496,14 @@
     const i = chosen(), card = byId("card");
     card.hidden = i === null;
     if (i === null) return (carded = null);
-    if (carded !== `${i} ${picture}`) {
-      carded = `${i} ${picture}`;
+    if (carded !== i) {
+      carded = i;
       const parts = [];
-      if (picture) {
-        const { at, size } = cellOf(i), small = element("canvas", Math.max(...size) < 32 ? "pixels" : "");
-        [small.width, small.height] = size;
-        small.getContext("2d").drawImage(picture, ...at, ...size, 0, 0, ...size);
-        parts.push(small);
+      if (data.pictures) {
+        const [file, ...size] = data.pictures[i], image = pictureFrom(file);
+        image.classList.toggle("pixels", Math.max(...size) < 32);
+        image.alt = "";
+        parts.push(image);
       }
       if (data.text) parts.push(element("q", "", data.text[i]));
       parts.push(element("strong", "", `label: ${classNames[given[i]]}`));

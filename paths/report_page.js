@@ -1,19 +1,13 @@
 (() => {
-  const given = labelsFrom(data.given, data.labelBytes); // of all samples, by idx
-  const original = labelsFrom(data.original, data.labelBytes);
+  const { given, original } = data; // of all samples, by idx
   const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
   const rankOf = new Map(data.idx.map((idx, rank) => [idx, rank])); // a card is known by its rank
   const list = byId("list");
-  const GAP = 12, SHEETS_KEPT = 8;
-  const largest = Math.max(0, ...data.sizes.map((size) => Math.max(...size)));
+  const GAP = 12;
+  const largest = Math.max(0, ...data.pictures.map(([, width, height]) => Math.max(width, height)));
   const PICTURE = largest > 128 ? 224 : 128, NARROWEST = largest > 128 ? 430 : 330;
   list.classList.toggle("large", largest > 128);
   list.classList.toggle("text", data.text !== null && !largest);
-
-  function labelsFrom(base64, size) {
-    const bytes = bytesFrom(base64);
-    return size === 1 ? bytes : new (size === 2 ? Uint16Array : Uint32Array)(bytes.buffer);
-  }
 
   const counted = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
 
@@ -183,7 +177,7 @@
     if (data.file) where.append(fileName(idx));
     where.append(element("span", "score", `score ${data.score[rank]}`));
     const view = element("div", "view");
-    if (data.sizes.length) view.append(makePicture(rank));
+    if (data.pictures.length) view.append(makePicture(rank));
     if (data.text) view.append(makeText(rank));
     view.append(makeCourse(rank));
     const reason = element("p", "reason", data.reason[rank]);
@@ -281,39 +275,14 @@
 
   // --------------------------------------------------------------------------------- pictures and curves
 
-  const sheets = new Map(); // number -> Promise of the decoded image; the least recently used first
-
-  function sheet(number) {
-    if (!sheets.has(number)) {
-      const image = new Image();
-      image.src = `data:image/jpeg;base64,${byId(`sheet-${number}`).textContent}`;
-      sheets.set(number, image.decode().then(() => image));
-      if (sheets.size > SHEETS_KEPT) sheets.delete(sheets.keys().next().value);
-    }
-    const found = sheets.get(number);
-    sheets.delete(number);
-    sheets.set(number, found);
-    return found;
-  }
-
   function makePicture(rank) {
-    const frame = element("div", "picture"), canvas = element("canvas");
-    const perSheet = data.sheetRow ** 2, number = Math.floor(rank / perSheet), place = rank % perSheet;
-    const [width, height] = data.sizes[rank], cell = data.cells[number];
-    const scale = Math.max(1, Math.floor(PICTURE / Math.max(width, height)));
-    canvas.width = width;
-    canvas.height = height;
-    canvas.style.width = `${width * scale}px`;
-    canvas.style.height = `${height * scale}px`;
-    if (Math.max(width, height) < 32) canvas.classList.add("pixels");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `image of idx ${data.idx[rank]}`);
-    // pixel for pixel: the enlargement is CSS's, which sees nothing of the neighbours in the sheet
-    const left = (place % data.sheetRow) * cell, top = Math.floor(place / data.sheetRow) * cell;
-    sheet(number).then((image) =>
-      canvas.getContext("2d").drawImage(image, left, top, width, height, 0, 0, width, height)
-    );
-    frame.append(canvas);
+    const frame = element("div", "picture"), [file, width, height] = data.pictures[rank];
+    const image = pictureFrom(file), scale = Math.max(1, Math.floor(PICTURE / Math.max(width, height)));
+    image.width = width * scale;
+    image.height = height * scale;
+    image.classList.toggle("pixels", Math.max(width, height) < 32);
+    image.alt = `image of idx ${data.idx[rank]}`;
+    frame.append(image);
     return frame;
   }
 
