@@ -19,10 +19,7 @@ def open_files(args) -> Recorded:
 
     BadInput names the first that is wrong.
     """
-    try:
-        path = open_path(args.path)
-    except ValueError as problem:
-        raise BadInput(str(problem)) from None
+    path = open_path(args.path)
     if args.labels is None:
         raise BadInput("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
     given = _labels("--labels", args.labels, path)

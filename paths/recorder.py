@@ -57,7 +57,8 @@ class PathRecorder:
                 raise FileExistsError(f"{self.path}: there is a path already; choose another name, or resume it")
             self._open_again()
         else:
-            self._create()
+            self._make_file(self.path)
+            self._write_sidecar()
 
     @torch.no_grad()
     def record(self, step, idx, prob):
@@ -149,10 +150,6 @@ class PathRecorder:
             self._flush()
 
     # --------------------------------------------------------------------------------------------- disk
-
-    def _create(self):
-        self._make_file(self.path)
-        self._write_sidecar()
 
     def _make_file(self, path):
         # Fortran order: a step is then K contiguous runs of N values instead of N * K scattered ones.

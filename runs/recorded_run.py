@@ -32,9 +32,8 @@ def open_run(folder, data_dir=None, with_images=True):
     if coarse is None:
         raise BadInput(f"{folder}: has no {' or '.join(PATHS)} .npy; record one with main_gen_path.py")
     y, ny, files, marks = _labels(check_intact(folder / "labels.npz"), settings)
-    true_probs = folder / "true_probs.npy"
+    path, fine, true_probs = open_path(folder / f"{coarse}.npy"), None, folder / "true_probs.npy"
     try:
-        path, fine = open_path(folder / f"{coarse}.npy"), None
         if (folder / f"{PATHS[coarse]}.npy").is_file():
             fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"])
         probs = read_distributions(check_intact(true_probs)).numpy() if true_probs.is_file() else None
@@ -87,7 +86,7 @@ def _fine(file, every):
     sidecar = read_sidecar(file)
     if not sidecar["complete"]:
         return None
-    path, rows = open_path(file), sidecar["rows"]
+    path, rows = open_path(file), sidecar.get("rows")
     return path, np.arange(len(path)) if rows is None else np.array(rows), every
 
 
