@@ -71,7 +71,7 @@ def test_everything_is_written_beside_the_run(analysis, runs):
     assert analysis == runs["noisy"] / "analysis"
     extra = ["chosen_simplex.png", "chosen_probabilities.png", "compare_simplex.png", "compare_probabilities.png"]
     extra += ["zigzag_fast.gif"]
-    assert sorted(p.name for p in analysis.iterdir()) == sorted([*FILES, *extra, "compare_distance.png", "cleanlab"])
+    assert sorted(p.name for p in analysis.iterdir()) == sorted([*FILES, *extra, "cleanlab"])
     assert all(p.stat().st_size < 1_000_000 for p in analysis.glob("*.gif"))
 
 
