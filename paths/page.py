@@ -1,4 +1,4 @@
-"""A page in one file that needs no network: page.html, in it NAME.html, NAME.css, and page.js with NAME.js.
+"""A page in one file that needs no network: page.html, in it NAME.html, and page.css and .js with NAME's own.
 
 Everything that comes from outside (names, reasons) is data in a JSON block, which the script shows as text; the page's
 policy (a CSP) allows that one script and style by their hashes, images in the page, and no request at all.
@@ -20,7 +20,7 @@ from common.files import whole_file
 
 def put_together(out, name, title, data, parts):
     """Write the page to the file `out`, whole or not at all. data: for the script. parts: of NAME.html, as HTML."""
-    style, script = _read(f"{name}.css"), _read("page.js") + _read(f"{name}.js")
+    style, script = (_read(f"page.{kind}") + _read(f"{name}.{kind}") for kind in ("css", "js"))
     parts = parts | {
         "policy": f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'",

@@ -19,7 +19,6 @@ MOST_SAMPLES = 2000
 MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the page is made and shown
 SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first with which all fit
 MOST_TEXT = 240  # characters of a text sample
-MARKED = 0.25  # of the dots at most are there because somebody marked them
 KINDS = OTHER, EASY, HARD, WRONG = range(4)
 
 
@@ -27,8 +26,10 @@ def write_player(analysis, out):
     """Write the page of a paths.analysis.Analysis to the file `out`, whole or not at all."""
     recorded = analysis.recorded
     kinds = kinds_of(analysis)
-    featured = featured_of(analysis, kinds)
-    wanted = chosen_samples(analysis, featured)
+    drawn = [i for rows in analysis.groups().values() for i in rows]
+    featured = {kind: [i for i in drawn if kinds[i] == kind] for kind in (EASY, HARD, WRONG)}  # their pictures stay
+    others = np.random.default_rng(0).permutation(np.sort(analysis.order))  # so the first n are a fair choice, too
+    wanted = np.array(list(dict.fromkeys([*sum(featured.values(), []), *others])))[:MOST_SAMPLES]
     steps = evenly(recorded.path.shape[1], MOST_STEPS)
     rows, packed = _packed(recorded.path, wanted, steps)
     place = {row: i for i, row in enumerate(rows.tolist())}
@@ -45,7 +46,6 @@ def write_player(analysis, out):
         "known": recorded.clean is not None,
         "text": texts,
         "kind": kinds[rows].tolist(),
-        "mark": [str(mark) for mark in analysis.mark[rows]],
         "featured": {kind: [place[row] for row in found if row in place] for kind, found in featured.items()},
         "hardest": "the label's mean probability" if recorded.true_probs is None else "the distance of the label to p*",
         "smoothing": default_smoothing(len(steps)),
@@ -62,29 +62,11 @@ def write_player(analysis, out):
 
 def kinds_of(analysis):
     """(N,) WRONG where the label is (a suspect where nobody knows); of the others the hardest tenth and easier half."""
-    kinds, order = np.full(len(analysis.recorded.given), OTHER), analysis.order
-    wrong = analysis.recorded.wrong
-    is_wrong = np.isin(order, order[: analysis.num_suspects]) if wrong is None else wrong[order]
-    right = order[~is_wrong]
-    right = right[np.argsort(-analysis.difficulty[1][right], kind="stable")]
+    kinds, (wrong, right) = np.full(len(analysis.recorded.given), OTHER), analysis.wrong_and_right()
     kinds[right[: len(right) // 10]] = HARD
     kinds[right[len(right) - len(right) // 2 :]] = EASY
-    kinds[order[is_wrong]] = WRONG
+    kinds[wrong] = WRONG
     return kinds
-
-
-def featured_of(analysis, kinds):
-    """{kind: idx} of the samples whose pictures are shown all the time."""
-    drawn = [i for rows in analysis.groups().values() for i in rows]
-    return {kind: [i for i in drawn if kinds[i] == kind] for kind in (EASY, HARD, WRONG)}
-
-
-def chosen_samples(analysis, featured):
-    """At most MOST_SAMPLES idx: featured ones, marked ones, others at random; so the first n are a fair choice, too."""
-    rng, order = np.random.default_rng(0), np.sort(analysis.order)
-    marked = order[analysis.mark[order] != ""]
-    first = [*sum(featured.values(), []), *rng.permutation(marked)[: int(MARKED * MOST_SAMPLES)]]
-    return np.array(list(dict.fromkeys([*first, *rng.permutation(order)])))[:MOST_SAMPLES]
 
 
 def _packed(path, rows, steps):
@@ -104,7 +86,7 @@ def _note(analysis, rows, steps, side):
     recorded, said = analysis.recorded, []
     num_samples, num_steps = len(analysis.order), recorded.path.shape[1]
     if len(rows) < num_samples:
-        said.append(f"{len(rows):,} of {num_samples:,} samples, drawn at random, marked ones first")
+        said.append(f"{len(rows):,} of {num_samples:,} samples, drawn at random")
     if len(steps) < num_steps:
         said.append(f"{len(steps)} of {num_steps:,} {recorded.step_name}s")
     said.append("probabilities to 1/255; dots of one place are spread a little")

@@ -16,8 +16,6 @@ STEPS = 64  # points of a drawn path
 SIDES = (224, 160, 112, 64, 32)  # pixels: the longer side of a picture at most; the first with which all fit
 MOST_BYTES = 36e6  # of all pictures, so that the page stays below 50 MB
 MOST_TEXT = 1500  # characters of a text on a card
-EITHER = 0.5  # a second class is shown where it is at least this times as likely as the suggested one,
-LIKELY = 0.1  # and at least this likely
 
 
 def write_report(analysis, out, next_steps=(), files_at=None):
@@ -46,7 +44,7 @@ def write_report(analysis, out, next_steps=(), files_at=None):
     if side < SIDES[0]:
         limits.append(f"Pictures are shrunk to {side} pixels, so that the page stays below 50 MB.")
     data = {
-        "key": _key(name, given),
+        "key": hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest(),
         "classNames": [str(c) for c in class_names],
         "given": given.tolist(),
         "original": original.tolist(),
@@ -55,7 +53,7 @@ def write_report(analysis, out, next_steps=(), files_at=None):
         "suspect": np.isin(rows, suspects).astype(int).tolist(),
         "idx": rows.tolist(),
         "suggestion": suggestion[rows].tolist(),
-        "likely": [_likely(analysis, i) for i in rows.tolist()],
+        "percent": np.round(100 * analysis.p[rows]).astype(int).tolist(),  # of the suggestion
         "third": third.tolist(),  # -1: there is none
         "score": [f"{s:.4g}" for s in analysis.score[rows].tolist()],
         "reason": [analysis.reasons[idx] for idx in rows.tolist()],
@@ -85,22 +83,10 @@ def write_report(analysis, out, next_steps=(), files_at=None):
     put_together(out, "report_page", f"{name} – suspected labels", data, parts)
 
 
-def _likely(analysis, i):
-    """[[class, percent], ...] of the suggestion and, where it is about as likely, of the next class."""
-    p, (second, p_second) = analysis.p[i], analysis.second
-    found = [[int(analysis.suggestion[i]), round(100 * float(p))]]
-    if p_second[i] >= max(EITHER * p, LIKELY):
-        found.append([int(second[i]), round(100 * float(p_second[i]))])
-    return found
-
-
 def _earlier(marks):
     """{idx: {mark, label}} of the samples that have a mark."""
     marked = np.flatnonzero(marks.mark != "").tolist()
     return {i: {"mark": str(marks.mark[i]), "label": int(marks.label[i])} for i in marked}
-
-
-# ------------------------------------------------------------------------------------------------- paths
 
 
 def _lines(path, rows, given, suggestion):
@@ -121,10 +107,3 @@ def _lines(path, rows, given, suggestion):
         larger = (mean > largest) & (given != k) & (suggestion != k)
         third[larger], largest[larger], lines[larger, 2] = k, mean[larger], drawn[larger]
     return lines, third
-
-
-# ----------------------------------------------------------------------------------------------- the file
-
-
-def _key(name, given):
-    return hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest()

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from data.label_files import Marks
 from paths import player
 from paths.analysis import Analysis
 from paths.player import EASY, HARD, WRONG, write_player
@@ -81,16 +80,11 @@ def test_where_nobody_knows_suspects_and_suggestions_stand_for_them(tmp_path):
     assert data["truth"] == analysis.suggestion[data["idx"]].tolist() and not data["known"]
 
 
-def test_of_many_samples_featured_ones_marked_ones_and_a_random_part_are_shown(tmp_path, monkeypatch):
+def test_of_many_samples_featured_ones_and_a_random_part_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(player, "MOST_SAMPLES", 100)
-    given = recorded(num_samples=400, num_wrong=80).given
-    mark = np.full(400, "", "U6")
-    mark[300:] = "unsure"
-    marks = Marks(given, given, given, mark, np.full(400, ""))
-    page, data, _ = written(tmp_path, num_samples=400, num_wrong=80, marks=marks)
+    page, data, _ = written(tmp_path, num_samples=400, num_wrong=80)
     assert len(data["idx"]) == len(set(data["idx"])) == 100
     assert all(data["featured"].values())
-    assert 25 <= sum(m != "" for m in data["mark"]) < 60
     assert 10 <= sum(kind == WRONG for kind in data["kind"]) <= 30
     assert "100 of 400 samples" in page
 
