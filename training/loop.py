@@ -30,6 +30,7 @@ from utils import expected_calibration_error
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU
 
 
+@dataclass
 class EpochSoFar:
     """The epoch in hand: updates made, what its figures are made of, and the loader's generators at its start.
 
@@ -37,12 +38,13 @@ class EpochSoFar:
     operations as on a layer.
     """
 
-    def __init__(self, loader_at_start):
-        self.loader_at_start, self.started = loader_at_start, time.perf_counter()
-        self.waited = 0.0  # seconds, for batches
-        self.losses, self.sizes = [], []  # an update each: the batch's mean loss, its samples
-        self.seen = []  # tuples of (n,) tensors: confidence, predicted, given and clean label
-        self._checked = 0  # losses known to be finite
+    loader_at_start: dict
+    started: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0  # seconds, for batches
+    losses: list = field(default_factory=list)  # of an update each: the batch's mean loss
+    sizes: list = field(default_factory=list)  # and its samples
+    seen: list = field(default_factory=list)  # tuples of (n,) tensors: confidence, predicted, given and clean label
+    checked: int = 0  # losses known to be finite
 
     @property
     def updates(self):
@@ -60,9 +62,9 @@ class EpochSoFar:
 
     def is_finite(self):
         """Whether all losses are finite; a GPU is waited for."""
-        new = self.losses[self._checked :]
+        new = self.losses[self.checked :]
         finite = not new or bool(torch.stack(new).isfinite().all())
-        self._checked += len(new) if finite else 0
+        self.checked += len(new) if finite else 0
         return finite
 
     def figures(self):
@@ -85,12 +87,14 @@ class EpochSoFar:
 
     @classmethod
     def from_state_dict(cls, state, device):
-        so_far = cls(state["loader_at_start"])
-        so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
-        so_far.waited = state["waited"]
-        so_far.losses = list(state["losses"].to(device))
-        so_far.seen = [tuple(v.to(device) for v in state["seen"])]
-        return so_far
+        return cls(
+            state["loader_at_start"],
+            started=time.perf_counter() - state["seconds"],
+            waited=state["waited"],
+            losses=list(state["losses"].to(device)),
+            sizes=state["sizes"],
+            seen=[tuple(v.to(device) for v in state["seen"])],
+        )
 
 
 def probabilities(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
