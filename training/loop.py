@@ -1,9 +1,9 @@
 """The one training loop and the one evaluation.
 
-Whatever only looks on is an observer. It may define before_epoch(epoch, model), before_update(update, model),
-after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. after_forward
-comes when p_tar is made; probabilities(logits) is the softmax that all share. A stop comes between two updates or
-within an evaluation: what is saved then goes on with the next update, and an evaluation, an observer's too, is made
+An observer (a callback) may define before_epoch(epoch, model), before_update(update, model), after_forward(update,
+epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. after_forward comes after the backward
+pass, before the optimiser's step; probabilities(logits) is the softmax that all share. A stop comes between two updates
+or within an evaluation: what is saved then resumes with the next update, and an evaluation, an observer's too, is made
 again.
 
 An observer that has to remember something may also define state_dict(), of tensors, numbers, text, lists and dicts, and
@@ -32,7 +32,7 @@ READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU 
 
 @dataclass
 class EpochSoFar:
-    """The epoch in hand: updates made, what its figures are made of, and the loader's generators at its start.
+    """The current epoch: updates made, what its figures are made of, and the loader's generators at its start.
 
     What an update gives is kept on the device and looked at together later: a GPU would spend as long on a few tiny
     operations as on a layer.
@@ -113,7 +113,7 @@ class TrainingState:
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
     PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one.
-    so_far: the epoch in hand, None between epochs. rows: the metrics of the epochs so far. tracking: an id under which
+    so_far: the current epoch, None between epochs. rows: the metrics of the epochs so far. tracking: an id under which
     a tracker goes on. saved_at: the update after which last.pt was written. ddp: the DistributedDataParallel of the
     model, among several processes.
     """
@@ -228,8 +228,8 @@ def train_epoch(
 
     forward: x -> float32 logits. target(x, label, idx, logits) -> p_tar (B, K). loss(logits, p_tar) -> scalar, the mean
     over its samples. accumulate: parts in which a batch is computed, one after the other.
-    The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
-    hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
+    The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the current
+    one until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
     state.model.train()
     for group in state.optimizer.param_groups:
@@ -312,7 +312,7 @@ def with_state(observers):
 
 
 def check_finite(state):
-    """RunFailure when the loss of the epoch in hand was not finite: to be asked before anything is saved."""
+    """RunFailure when the loss of the current epoch was not finite: to be asked before anything is saved."""
     if state.so_far is not None and not state.so_far.is_finite():
         _diverged(state)
 
@@ -409,7 +409,8 @@ def fit(
             check_finite(state)
             run.save(state)
             distributed.barrier()  # no rank ends before rank 0 has saved
-            raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
+            how = "saved; the same command with --resume (and without --overwrite) resumes it"
+            raise Interrupted(found.number, how) from None
     return state
 
 
