@@ -81,25 +81,18 @@ def make_parser():
     return parser
 
 
-def runs_near(path):
-    """Folders with a recorded path below `path`, or below the nearest folder above it that there is; else below
-    results/."""
-    near = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    for folder, pattern in ((near, "*"), (near, "*/*"), (RESULTS, "*/*")):
-        if runs := sorted({file.parent for name in PATHS for file in folder.glob(f"{pattern}/{name}.npy")}):
-            return runs
-    return []
-
-
 def check_is_there(path):
-    """BadInput that lists the runs there are where `path` is no run's folder and no file."""
+    """BadInput that lists the runs near by, or else in results/, where `path` is no run's folder and no file."""
     if path.is_file() or (path / "args.json").is_file():
         return
-    found = "is no run's folder (it has no args.json)" if path.is_dir() else "there is no such file or folder"
-    runs = [str(run) for run in runs_near(path)]
+    near = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    for place in (near, RESULTS):
+        files = [file for name in PATHS for depth in ("*", "*/*") for file in place.glob(f"{depth}/{name}.npy")]
+        if runs := sorted(str(file.parent) for file in files):
+            break
     more = f" and {len(runs) - MOST_LISTED} more" if len(runs) > MOST_LISTED else ""
     known = f"the runs there are: {', '.join(runs[:MOST_LISTED])}{more}" if runs else "record one with main_gen_path.py"
-    raise errors.BadInput(f"{path}: {found}; {known}")
+    raise errors.BadInput(f"{path}: is no file, and no run's folder (with args.json in it); {known}")
 
 
 def open_recorded(args):

@@ -16,14 +16,14 @@ from common import errors, flags
 from common.files import whole_file, write_json
 from common.hardware import PRECISIONS, Hardware, pick_device
 from common.untrusted import as_cell
+from data.datasets import Split
 from data.images import EXTENSIONS, FolderImages, find_images
-from data.loader import IndexedLoader
 from models import load_weights
 from runs.figures import plot_confusion, plot_reliability
 from runs.resuming import read_environment
 from runs.run_folder import checkpoint_path, data_of, last_kept, network_of, read_args
 from training.loop import metrics, predict
-from utils import EVAL_BATCH, split_loader
+from utils import split_loader
 
 
 def make_parser():
@@ -61,8 +61,8 @@ def choose_hardware(args) -> Hardware:
 
 def test(args, settings: dict, hardware: Hardware, model, dataset) -> Path:
     """Evaluate on the test set; write figures and numbers into the run's folder, which is returned."""
-    settings = Namespace(**{**settings, "device": args.device})
-    logits, _, labels, _ = predict(model, hardware.forward_of(model), split_loader(settings, dataset, dataset.test))
+    loader = split_loader(Namespace(**settings), dataset, dataset.test)
+    logits, _, labels, _ = predict(model, hardware.forward_of(model), loader)
     found = metrics(logits, labels)
     confidence, predicted = (v.cpu().numpy() for v in F.softmax(logits, 1).max(1))
     labels = labels.cpu().numpy()
@@ -93,19 +93,10 @@ def images_below(folder: str) -> list[str]:
 
 def predict_images(args, settings: dict, hardware: Hardware, model, files: list[str]) -> Path:
     """Predict the images and write a CSV: file, label, name, confidence, and each class's probability."""
-    resolved = settings["resolved"]
+    resolved, no_labels = settings["resolved"], np.zeros(len(files), np.int64)
     images = FolderImages(Path(args.images), files, resolved["image_size"], resolved["channels"])
-    rows = np.arange(len(files))
-    loader = IndexedLoader(
-        images.into_memory(rows) if images.fits_in_memory(rows) else images,
-        rows * 0,
-        rows * 0,
-        rows,
-        EVAL_BATCH,
-        resolved["mean"],
-        resolved["std"],
-        hardware.device,
-    )
+    images.backend = "memory" if images.fits_in_memory(np.arange(len(files))) else "files"  # no cache beside them
+    loader = split_loader(Namespace(**settings), Namespace(**resolved), Split(images, no_labels))
     p = F.softmax(predict(model, hardware.forward_of(model), loader)[0], 1).cpu()
     names = resolved["class_names"]
     with whole_file(args.out, "w") as f:
@@ -127,7 +118,7 @@ def main(argv=None) -> Path:
         raise errors.BadInput(f"--out {args.out}: there is no folder {Path(args.out).parent}; make it first")
     hardware = choose_hardware(args)
     hardware.apply()
-    settings = read_args(args.run_dir)
+    settings = {**read_args(args.run_dir), "device": args.device}
     if args.checkpoint is None:  # runs that record paths choose no best epoch
         args.checkpoint = "best_acc" if Path(args.run_dir, "best_acc.pt").is_file() else last_kept(args.run_dir)
     weights = checkpoint_path(args.run_dir, "--checkpoint", args.checkpoint)

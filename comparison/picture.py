@@ -24,24 +24,13 @@ def plot_comparison(results, curves, title, chooser, path):
     left.set(xlabel="epoch", ylabel="test accuracy (clean labels)", title="over training")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(ncols=2)
-    for place, method in enumerate(methods):
-        for shift, column, hatch, label in (
-            (-0.2, "test_acc_last", None, "last epoch"),
-            (0.2, "test_acc_best", "///", f"epoch chosen by {chooser}"),
-        ):
-            values = np.array([row[column] for row in results if row["method"] == method])
-            right.bar(
-                place + shift,
-                values.mean(),
-                0.38,
-                yerr=_spread(values[:, None]),
-                capsize=3,
-                hatch=hatch,
-                color=METHODS[method].color,
-                edgecolor="white",
-                label=label if place == 0 else None,
-            )
-    values = [row[c] for row in results for c in ("test_acc_last", "test_acc_best")]
+    columns = {"test_acc_last": "last epoch", "test_acc_best": f"epoch chosen by {chooser}"}
+    look = {"color": [METHODS[method].color for method in methods], "edgecolor": "white", "capsize": 3}
+    for shift, hatch, (column, label) in zip((-0.2, 0.2), (None, "///"), columns.items(), strict=True):
+        values = [np.array([row[column] for row in results if row["method"] == method]) for method in methods]
+        means, spreads = [v.mean() for v in values], [float(_spread(v)) for v in values]
+        right.bar(np.arange(len(methods)) + shift, means, 0.38, yerr=spreads, hatch=hatch, label=label, **look)
+    values = [row[column] for row in results for column in columns]
     right.set_ylim(max(0, min(values) - 0.08), min(1, max(values) + 0.08))
     right.set_xticks(range(len(methods)), methods, rotation=20)
     right.set(title="at the end, and at the chosen epoch")

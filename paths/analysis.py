@@ -33,13 +33,12 @@ class Analysis:
         self.measures = measures.compute(path, given, recorded.true_probs, smoothing)
         found = told(path, given)
         self.score, self.suggestion, self.p, self.guess = found.score, found.suggestion, found.p, found.guess
-        self.second = found.second, found.p_second
         visited = np.flatnonzero(np.isfinite(self.score))
         self.ranked = visited[np.argsort(-self.score[visited], kind="stable")]
         self.mark = np.full(len(given), "") if recorded.marks is None else recorded.marks.mark
         is_right = self.mark[self.ranked] == "right"
         self.order = np.concatenate([self.ranked[~is_right], self.ranked[is_right]])
-        self.num_suspects = int((~is_right[: self.num_errors]).sum())
+        self.num_suspects = int((~is_right[: self.guess[1]]).sum())
         self._take_audit(num_cards)
         self.reasons = reasons(path, given, self.suggestion, recorded.class_names, recorded.step_name)
         self.scene = Scene(
@@ -51,11 +50,6 @@ class Analysis:
             smoothing=smoothing,
             step_name=recorded.step_name,
         )
-
-    @property
-    def num_errors(self) -> int:
-        """The best guess."""
-        return self.guess[1]
 
     def _take_audit(self, num_cards):
         """The cards to draw, those that were drawn for the marks, and what these say."""
@@ -83,28 +77,31 @@ class Analysis:
             return "base difficulty |e_y - p*|", self.measures["base_difficulty"]
         return "1 - mean probability of the given label", 1 - self.measures["confidence"]
 
+    def wrong_and_right(self, among=None):
+        """(idx of mislabelled samples or, where nobody knows, of suspects, in the order; of all others, hardest first).
+
+        among: (M,) idx to choose from (all).
+        """
+        chosen = self.order if among is None else self.order[np.isin(self.order, among)]
+        wrong = self.recorded.wrong
+        is_wrong = np.isin(chosen, self.order[: self.num_suspects]) if wrong is None else wrong[chosen]
+        right = chosen[~is_wrong]
+        return chosen[is_wrong], right[np.argsort(-self.difficulty[1][right], kind="stable")]
+
     def groups(self, among=None):
         """{title: idx}: easy, medium and hard samples, and mislabelled ones or, where nobody knows, top suspects.
 
         among: (M,) idx to choose from (all). Mislabelled ones are of evenly spaced scores, so that ones that
         the ranking misses are shown, too.
         """
-        chosen = self.order if among is None else self.order[np.isin(self.order, among)]
-        wrong = self.recorded.wrong
-        suspects = np.isin(chosen, self.order[: self.num_suspects])
-        right = chosen[~(suspects if wrong is None else wrong[chosen])]
-        right = right[np.argsort(-self.difficulty[1][right], kind="stable")]
-        found = {}
-        for name, rank in reversed(RANKS.items()):
-            start = min(int(rank * len(right)), max(len(right) - EACH, 0))
-            found[name] = right[start : start + EACH].tolist()
-        found = {name: found[name] for name in RANKS}
-        if wrong is None:
-            found["top suspects"] = chosen[:EACH].tolist()
+        wrong, right = self.wrong_and_right(among)
+        starts = {name: min(int(rank * len(right)), max(len(right) - EACH, 0)) for name, rank in RANKS.items()}
+        found = {name: right[start : start + EACH].tolist() for name, start in starts.items()}
+        if self.recorded.wrong is None:
+            found["top suspects"] = wrong[:EACH].tolist()
         else:
-            mislabelled = chosen[wrong[chosen]]
-            places = np.linspace(0, len(mislabelled) - 1, EACH + 2).round().astype(int)[1:-1]
-            found["mislabelled"] = mislabelled[np.unique(places)].tolist() if len(mislabelled) else []
+            places = np.linspace(0, max(len(wrong) - 1, 0), EACH + 2).round().astype(int)[1:-1]
+            found["mislabelled"] = wrong[np.unique(places)].tolist() if len(wrong) else []
         return {name: rows for name, rows in found.items() if rows}
 
     def distances(self):
@@ -194,8 +191,7 @@ def write_tables(analysis, out, step_distances):
 
     The columns of samples.csv are those of paths.measures, which says which are larger for easier samples.
     """
-    recorded, names = analysis.recorded, analysis.recorded.class_names
-    visited = np.sort(analysis.order)
+    recorded, visited = analysis.recorded, np.sort(analysis.order)
     with csv_file(out / "samples.csv") as writer:
         known = {} if recorded.clean is None else {"clean_label": recorded.clean}
         writer.writerow(["idx", "given_label", *known, *analysis.measures])
@@ -203,15 +199,9 @@ def write_tables(analysis, out, step_distances):
         columns += [[f"{v:.6g}" for v in values[visited]] for values in analysis.measures.values()]
         writer.writerows(zip(*columns, strict=True))
     with csv_file(out / "suspects.csv") as writer:
-        writer.writerow(SUSPECTS)
-        for place, i in enumerate(analysis.order):
-            given, suggested = recorded.given[i], analysis.suggestion[i]
-            file = as_cell(recorded.files[i]) if recorded.files else ""
-            row = [i, file, given, as_cell(names[given]), suggested, as_cell(names[suggested])]
-            reason = as_cell(analysis.reasons[i])
-            suspect = int(place < analysis.num_suspects)
-            figures = [f"{analysis.p[i]:.3g}", f"{analysis.score[i]:.6g}"]
-            writer.writerow([*row, *figures, suspect, reason, analysis.mark[i]])
+        found = list(suspects(analysis))
+        writer.writerow(found[0])
+        writer.writerows(row.values() for row in found)
     with csv_file(out / "steps.csv") as writer:
         short = {"all samples": "", "mislabelled samples": "_mislabelled"}  # else the ones that people disagree on
         columns = {
@@ -232,9 +222,24 @@ def write_tables(analysis, out, step_distances):
                 writer.writerow([row["depth"], *("" if np.isnan(v) else f"{v:.4f}" for v in figures)])
 
 
-SUSPECTS = """
-    idx file given_label given_name suggested_label suggested_name probability score suspect reason mark
-""".split()
+def suspects(analysis):
+    """The rows of suspects.csv."""
+    recorded, names = analysis.recorded, analysis.recorded.class_names
+    for place, i in enumerate(analysis.order):
+        given, suggested = recorded.given[i], analysis.suggestion[i]
+        yield {
+            "idx": i,
+            "file": as_cell(recorded.files[i]) if recorded.files else "",
+            "given_label": given,
+            "given_name": as_cell(names[given]),
+            "suggested_label": suggested,
+            "suggested_name": as_cell(names[suggested]),
+            "probability": f"{analysis.p[i]:.3g}",
+            "score": f"{analysis.score[i]:.6g}",
+            "suspect": int(place < analysis.num_suspects),
+            "reason": as_cell(analysis.reasons[i]),
+            "mark": analysis.mark[i],
+        }
 
 
 @contextlib.contextmanager
@@ -246,16 +251,16 @@ def csv_file(path):
 
 def draw(analysis, out, step_distances, label_distances):
     """Every picture and animation."""
-    recorded, scene, groups = analysis.recorded, analysis.scene, analysis.groups()
-    name, wrong = recorded.name, recorded.wrong
-    wrong_name = "given label wrong"
-    if wrong is None:
-        wrong, wrong_name = np.isin(np.arange(len(recorded.given)), analysis.order[: analysis.num_suspects]), "suspect"
+    recorded, scene, groups, name = analysis.recorded, analysis.scene, analysis.groups(), analysis.recorded.name
+    whose = {"wrong": recorded.wrong, "wrong_name": "given label wrong"}
+    if recorded.wrong is None:
+        is_suspect = np.isin(np.arange(len(recorded.given)), analysis.wrong_and_right()[0])
+        whose = {"wrong": is_suspect, "wrong_name": "suspect"}
     pictures.simplex_paths(scene, groups, out / "simplex.png", f"{name}: learning paths in the simplex")
     pictures.probabilities_over_time(scene, groups, out / "probabilities.png", f"{name}: probabilities over training")
-    pictures.data_map(analysis.measures, wrong, out / "data_map.png", f"{name}: data map", wrong_name)
+    pictures.data_map(analysis.measures, out=out / "data_map.png", title=f"{name}: data map", **whose)
     pictures.measures_against_each_other(
-        analysis.measures, wrong, out / "measures.png", f"{name}: measures", wrong_name
+        analysis.measures, out=out / "measures.png", title=f"{name}: measures", **whose
     )
     reference_name, reference = recorded.reference
     title = f"{name}: distance to {reference_name}"
@@ -264,16 +269,8 @@ def draw(analysis, out, step_distances, label_distances):
         step_distances, out / "distance.png", title, **steps, label_distance=label_distances
     )
     difficulty_name, difficulty = analysis.difficulty
-    animations.distance_against_difficulty(
-        scene,
-        out / "distance.gif",
-        difficulty,
-        reference,
-        wrong,
-        difficulty_name=difficulty_name,
-        reference_name=reference_name,
-        wrong_name=wrong_name,
-    )
+    names = {"difficulty_name": difficulty_name, "reference_name": reference_name}
+    animations.distance_against_difficulty(scene, out / "distance.gif", difficulty, reference, **names, **whose)
     if recorded.fine is not None:
         draw_fast_zigzag(analysis, out / "zigzag_fast.gif")
     top = analysis.order[: pictures.MOST_IMAGES]

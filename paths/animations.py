@@ -1,4 +1,4 @@
-"""Animations of learning paths as GIFs below 1 MB: difficulty against distance to p*, zig-zags in the simplex.
+"""Animations of learning paths as GIFs: difficulty against distance to p*, zig-zags in the simplex.
 
 The Scene is that of paths.pictures; a GIF is written whole or not at all.
 
@@ -7,12 +7,9 @@ The Scene is that of paths.pictures; a GIF is written whole or not at all.
     zigzag(scene, [12, 40, 7, 99], "zigzag.gif", "four digits", seconds_per_step=0.4)
 """
 
-import io
-
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,12 +18,11 @@ from common.files import whole_file
 from common.plots import plain
 from paths import simplex
 
-MOST_FRAMES, MOST_BYTES = 60, 1_000_000
+MOST_FRAMES = 60
 MOST_POINTS = 2000
 BINS = 12  # of the running median
 LAST_HELD, LONGEST = 2.0, 30.0  # seconds: of the last frame, and of the others together
 SHORTEST = 0.03  # seconds of a frame; browsers slow down what is shorter
-GREYS = 14  # of the palette, from black to white
 
 
 def distance_against_difficulty(
@@ -41,7 +37,7 @@ def distance_against_difficulty(
 ):
     """|q_t(x) - reference| against difficulty, moving over training, with its running median.
 
-    difficulty: (N,); samples where it is not finite are left out. reference: (N, K) distributions, or (N,) labels.
+    difficulty: (N,); samples where it is not finite are left out. reference: (N, K) distributions.
     wrong: (N,) bool, marked under wrong_name, or None. Of more than 2,000 samples a random part is drawn. ValueError
     when there is no sample.
     """
@@ -51,8 +47,6 @@ def distance_against_difficulty(
         raise ValueError("no sample to draw: the difficulty of none is finite")
     rows = known[plots.some(len(known), MOST_POINTS)]
     x, reference = difficulty[rows], np.asarray(reference)[rows]
-    if reference.ndim == 1:
-        reference = np.eye(scene.path.shape[2], dtype=np.float32)[reference]
     edges = np.unique(np.quantile(x, np.linspace(0, 1, BINS + 1)))  # equal counts, but for ties
     bins = np.unique(np.searchsorted(edges[1:-1], x, side="right"), return_inverse=True)[1]
     centres = [np.median(x[bins == b]) for b in range(bins.max() + 1)]
@@ -82,7 +76,7 @@ def distance_against_difficulty(
 
     moving = [*(cloud for cloud, _ in clouds), median, heading]
     seconds = min(0.5, 8 / num_steps)
-    _film(fig, moving, show, num_steps, seconds, [plots.RIGHT, plots.WRONG], out)
+    _film(fig, moving, show, num_steps, seconds, out)
 
 
 def zigzag(scene, samples, out, title, seconds_per_step=0.3):
@@ -114,14 +108,13 @@ def zigzag(scene, samples, out, title, seconds_per_step=0.3):
         heading.set_text(f"{title}\n{plain(scene.step_name, 20)} {step * scene.step_size:,}")
 
     moving = [artist for ax in axes for artist in (*ax.lines, *ax.collections)] + [heading]
-    colors = [*plots.RIVAL_COLORS, plots.GIVEN, plots.START, *simplex.TIME_COLORS(np.linspace(0, 1, 14))]
-    _film(fig, moving, show, last + 1, seconds_per_step, colors, out)
+    _film(fig, moving, show, last + 1, seconds_per_step, out)
 
 
 # --------------------------------------------------------------------------------------------------- the GIF
 
 
-def _film(fig, moving, show, num_steps, seconds, colors, out):
+def _film(fig, moving, show, num_steps, seconds, out):
     """Write what show(step) draws of up to 60 steps; of the figure, only the artists `moving` are drawn anew."""
     canvas = FigureCanvasAgg(fig)
     steps = plots.evenly(num_steps, MOST_FRAMES)
@@ -132,62 +125,16 @@ def _film(fig, moving, show, num_steps, seconds, colors, out):
         artist.set_animated(True)  # which the next drawing leaves out
     canvas.draw()
     still = canvas.copy_from_bbox(fig.bbox)
-    palette = _palette(colors)
-    nearest = _nearest(palette)
     frames = []
     for step in steps:
         show(step)
         canvas.restore_region(still)
         for artist in sorted(moving, key=Artist.get_zorder):
             fig.draw_artist(artist)
-        red, green, blue = np.asarray(canvas.buffer_rgba()).transpose(2, 0, 1)[:3] >> 3
-        frames.append(nearest[red, green, blue])
-    data = fitting_gif(frames, steps, seconds, palette)
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    palette = frames[-1].quantize(64, Image.Quantize.MAXCOVERAGE)  # one for all: what stays takes no bytes
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    shown = min(seconds * (num_steps - 1), LONGEST) / max(len(frames) - 1, 1)
+    durations = [int(1000 * max(shown, SHORTEST))] * (len(frames) - 1) + [int(1000 * LAST_HELD)]
     with whole_file(out) as f:
-        f.write(data)
-
-
-def fitting_gif(frames, steps, seconds, palette):
-    """The bytes of a GIF below 1 MB, thinned evenly until it is; the first and the last frame stay.
-
-    frames: (H, W) places in the palette (C, 3), C <= 64: two such frames of 600 x 600 take less than that whatever
-    they show. steps: where each frame stands, `seconds` apart from one to the next.
-    """
-    kept = np.arange(len(frames))
-    while True:
-        data = _gif([frames[i] for i in kept], _durations(np.asarray(steps)[kept], seconds), palette)
-        if len(data) < MOST_BYTES or len(kept) <= 2:
-            return data
-        fewer = int(len(kept) * 0.95 * MOST_BYTES / len(data))
-        kept = kept[plots.evenly(len(kept), max(2, fewer))]
-
-
-def _durations(steps, seconds):
-    """Milliseconds of each frame."""
-    seconds = np.diff(steps) * seconds
-    seconds *= min(1, LONGEST / max(seconds.sum(), 1e-9))
-    return [*(1000 * np.maximum(seconds, SHORTEST)).astype(int).tolist(), int(1000 * LAST_HELD)]
-
-
-def _gif(frames, durations, palette):
-    images = [Image.fromarray(frame) for frame in frames]
-    for image in images:
-        image.putpalette(palette.tobytes())
-    buffer = io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    return buffer.getvalue()
-
-
-def _palette(colors):
-    """(C, 3) uint8: greys, and each colour whole and half as strong, for smooth edges and overlaps."""
-    colors = np.array([to_rgb(color) for color in colors])
-    greys = np.linspace(0, 1, GREYS)[:, None].repeat(3, 1)
-    return (255 * np.concatenate([greys, colors, (1 + colors) / 2])).round().astype(np.uint8)
-
-
-def _nearest(palette):
-    """(32, 32, 32) uint8: the nearest colour of the palette for the five high bits of red, green and blue."""
-    level = np.arange(32) * 255 / 31
-    rgb = np.stack(np.meshgrid(level, level, level, indexing="ij"), -1)
-    distance = ((rgb[..., None, :] - palette.astype(float)) ** 2).sum(-1)
-    return distance.argmin(-1).astype(np.uint8)
+        frames[0].save(f, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -7,7 +7,7 @@ import numpy as np
 from common.errors import BadInput
 from common.plots import evenly
 from data.label_files import agree_by_chance
-from paths import measures, pictures
+from paths import pictures
 from paths.pictures import Scene
 
 SAMPLES = 4
@@ -33,47 +33,36 @@ def check_comparable(first, other, flag_value):
 
 
 def draw_beside(analysis, other, out, samples=None):
-    """compare_simplex.png, compare_probabilities.png and compare_distance.png of an Analysis and a second Recorded.
+    """compare_simplex.png and compare_probabilities.png of an Analysis and a second Recorded.
 
     samples: idx to draw; else samples mislabelled in one of the runs, where that is known and there are any, else top
     suspects of the first. Raises BadInput when the runs follow no sample in common.
     """
-    first, smoothing = analysis.recorded, analysis.smoothing
-    wrong = next((r.wrong for r in (first, other) if r.wrong is not None), None)
+    first = analysis.recorded
     both = analysis.order[other.path[analysis.order, 0].any(1)]
     if not len(both):
         raise BadInput(f"--compare: {first.name} and {other.name} follow no sample in common; give other runs")
-    wrong = None if wrong is None or not wrong[both].any() else wrong
-    chosen = both[:SAMPLES] if wrong is None else both[wrong[both]]
-    chosen = chosen[evenly(len(chosen), SAMPLES)]
-    if samples and len(asked := both[np.isin(both, samples)]):
-        chosen = asked
+    asked = both[np.isin(both, samples or [])]
+    wrong = next((r.wrong for r in (first, other) if r.wrong is not None), np.zeros(len(first.given), bool))
+    mislabelled = both[wrong[both]]
+    some = mislabelled[evenly(len(mislabelled), SAMPLES)] if len(mislabelled) else both[:SAMPLES]
+    chosen = asked if len(asked) else some
     truth = next((r.clean for r in (first, other) if r.clean is not None), None)
     probs = first.true_probs if other.true_probs is None else other.true_probs
-    names = first.name, other.name if other.name != first.name else f"{other.name} (2)"
     scene = Scene(
         np.concatenate([r.path[chosen][:, evenly_to(first.path.shape[1], r.path.shape[1])] for r in (first, other)]),
         np.concatenate([r.given[chosen] for r in (first, other)]),
         first.class_names,
         *(None if values is None else np.concatenate([values[chosen]] * 2) for values in (truth, probs)),
         idx=np.tile(chosen, 2),
-        smoothing=smoothing,
+        smoothing=analysis.smoothing,
         step_name=first.step_name,
     )
+    names = first.name, other.name if other.name != first.name else f"{other.name} (2)"
     groups = {names[0]: list(range(len(chosen))), names[1]: list(range(len(chosen), 2 * len(chosen)))}
     title = f"{names[0]} beside {names[1]}"
     pictures.simplex_paths(scene, groups, out / "compare_simplex.png", title)
     pictures.probabilities_over_time(scene, groups, out / "compare_probabilities.png", title)
-    known, reference = first.reference if truth is None or first.clean is not None else other.reference
-    rows = np.isin(np.arange(len(first.given)), both if wrong is None else both[wrong[both]])
-    distances = {
-        name: measures.distance_to(r.path, reference, smoothing, rows)
-        for name, r in zip(names, (first, other), strict=True)
-    }
-    whom = "all samples" if wrong is None else "mislabelled samples"
-    pictures.distance_over_training(
-        distances, out / "compare_distance.png", f"{whom}: distance to {known}", reference_name=known
-    )
 
 
 def evenly_to(count, of):

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 
-from common.untrusted import as_cell
-from paths.analysis import csv_file
+from paths.analysis import csv_file, suspects
 from paths.measures import chunks, log, smallest
 
 
@@ -36,15 +35,12 @@ def export_spotlight(analysis, out):
 
     image: the file, relative to the folder that has train/ in it (that of --images where there is no run).
     """
-    recorded, names = analysis.recorded, analysis.recorded.class_names
+    kept = ("idx", "file", "given_name", "suggested_name", "score", "suspect", "reason")
     with csv_file(out / "spotlight.csv") as writer:
         writer.writerow(["idx", "image", "given", "suggested", "score", "suspect", "reason", *analysis.measures])
-        for place, i in enumerate(analysis.order):
-            file = as_cell(recorded.files[i]) if recorded.files else ""
-            labels = [as_cell(names[k]) for k in (recorded.given[i], analysis.suggestion[i])]
-            suspect, reason = int(place < analysis.num_suspects), as_cell(analysis.reasons[i])
-            values = [f"{values[i]:.6g}" for values in analysis.measures.values()]
-            writer.writerow([i, file, *labels, f"{analysis.score[i]:.6g}", suspect, reason, *values])
+        for row in suspects(analysis):
+            values = [f"{values[row['idx']]:.6g}" for values in analysis.measures.values()]
+            writer.writerow([*(row[name] for name in kept), *values])
 
 
 EXPORTS = {"cleanlab": export_cleanlab, "cartography": export_cartography, "spotlight": export_spotlight}

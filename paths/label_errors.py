@@ -36,14 +36,11 @@ class LessThanChance(ValueError):
 
 class Told(NamedTuple):
     """What a path says of its labels: find_label_errors' score and suggestion, p (N,), the suggestion's probability,
-    second and p_second (N,), the class that is likeliest of the rest (the suggestion where there is none) and its
-    probability, and guess (low, best, high) of the number of wrong labels."""
+    and guess (low, best, high) of the number of wrong labels."""
 
     score: np.ndarray
     suggestion: np.ndarray
     p: np.ndarray
-    second: np.ndarray
-    p_second: np.ndarray
     guess: tuple[int, int, int]
 
 
@@ -77,8 +74,8 @@ def told(path: np.ndarray, labels: np.ndarray) -> Told:
     smoothing = SLOWER * measures.default_smoothing(path.shape[1])
     step, least = telling_step(path, labels, smoothing), measures.smallest(path)
     smoothing = max(smoothing, 1 / (step + 1))  # a window that is not full would be of the first prediction mostly
-    score, p_top, margin, p, p_second = np.full((5, len(labels)), np.nan, np.float32)
-    suggestion, second, top = np.full((3, len(labels)), -1, np.int64)
+    score, p_top, margin, p = np.full((4, len(labels)), np.nan, np.float32)
+    suggestion, top = np.full((2, len(labels)), -1, np.int64)
     own, end = np.zeros((2, len(labels)), np.float32)
     for rows, q in chunks(path):
         visited = q.any((0, 1))
@@ -90,12 +87,10 @@ def told(path: np.ndarray, labels: np.ndarray) -> Told:
         end[rows] = measures.label_probability(q[:, -1:], labels[rows])[0]
         np.put_along_axis(then, labels[rows][None, None], -1, axis=0)  # no rival, even where all of these are 0
         suggestion[rows], p[rows] = np.where(visited, (then[:, 0].argmax(0), then[:, 0].max(0)), [[-1], [np.nan]])
-        np.put_along_axis(then, np.maximum(suggestion[rows], 0)[None, None], -0.5, axis=0)
-        second[rows], p_second[rows] = then[:, 0].argmax(0), np.maximum(then[:, 0].max(0), 0)
     visited = np.isfinite(score)
     _check_agreement(labels[visited], top[visited], path.shape[2])
     of_visited = (values[visited] for values in (score, labels, top, p_top, own, margin, end))
-    return Told(score, suggestion, p, second, p_second, _guess(*of_visited, path.shape[2]))
+    return Told(score, suggestion, p, _guess(*of_visited, path.shape[2]))
 
 
 def _check_agreement(labels, top, num_classes):

@@ -19,10 +19,7 @@ def open_files(args) -> Recorded:
 
     BadInput names the first that is wrong.
     """
-    try:
-        path = open_path(args.path)
-    except ValueError as problem:
-        raise BadInput(str(problem)) from None
+    path = open_path(args.path)
     if args.labels is None:
         raise BadInput("--labels: give the labels that the samples were trained on, a .npy of shape (N,)")
     given = _labels("--labels", args.labels, path)
@@ -103,7 +100,7 @@ def _images(source, num_samples):
     if source.is_dir():
         files, _, notes = find_images(source)
         found = len(files)
-        images = (lambda idx: [or_grey(lambda i=i: picture(source / files[i]), files[i]) for i in idx]), files
+        images = pictures_in(source, files), files
     else:
         array = _array("--images", source)
         fits = array.dtype == np.uint8 and 0 not in array.shape
@@ -120,10 +117,17 @@ def _images(source, num_samples):
     return images
 
 
-def or_grey(read, name):
-    """read()'s image, or a grey one and a warning where the file cannot be read: one bad image spoils no analysis."""
-    try:
-        return read()
-    except Exception as problem:  # whatever a damaged file makes Pillow say
-        print(f"warning: {name}: cannot be read ({problem}); shown as grey", file=sys.stderr)
-        return np.full((8, 8, 3), 128, np.uint8)
+def pictures_in(folder, files):
+    """A function of (n,) idx that gives uint8 images (H, W, 3) of a folder's files, as large as they are up to a limit.
+
+    A file that cannot be read is a grey one, and a warning: one bad image spoils no analysis.
+    """
+
+    def read(file):
+        try:
+            return picture(Path(folder) / file)
+        except Exception as problem:  # whatever a damaged file makes Pillow say
+            print(f"warning: {file}: cannot be read ({problem}); shown as grey", file=sys.stderr)
+            return np.full((8, 8, 3), 128, np.uint8)
+
+    return lambda idx: [read(files[i]) for i in idx]

@@ -60,11 +60,6 @@ def mean(series):
     return series.mean(0)
 
 
-def at(step):
-    """The fold that picks one step."""
-    return lambda series: series[step]
-
-
 def drops_or_never(series):
     """How often 1 is followed by 0; the number of steps where it never was 1, the largest score there is."""
     return np.where(series.any(0), (np.diff(series, axis=0) < 0).sum(0), len(series))
@@ -80,12 +75,13 @@ PER_STEP = {
     "variability": (label_probability, lambda series: series.std(0)),
     "correctness": (is_correct, mean),
     "integral_difficulty": (label_probability, lambda series: series.sum(0)),  # the paper's integral
-    "converged_difficulty": (label_probability, at(-1)),
+    "converged_difficulty": (label_probability, lambda series: series[-1]),
     "area_under_margin": (log_margin, mean),
     "el2n": (l2_error, mean),
     "forgetting": (is_correct, drops_or_never),  # Toneva et al. 2019, who put samples never learned last
     "first_learned": (is_correct, first),
     "mean_cross_entropy": (cross_entropy, mean),  # small loss, over the whole path
+    "el2n_at_step": (l2_error, lambda series: series[len(series) // 10]),  # Paul et al. take epoch 20 of 200
 }
 
 # ------------------------------------------------------- measures of the path itself: (K, T, n) -> (n,)
@@ -113,14 +109,8 @@ def flips(q, smoothing):
 
 def high_frequency(q, smoothing):
     """Zig-zag: the share of the path's power, its mean removed, above a quarter of the sampling rate."""
-    power = np.abs(scipy.fft.rfft(q - q.mean(1, keepdims=True), axis=1)) ** 2
-    weight = np.full(power.shape[1], 2.0, np.float32)  # every frequency but 0 and the highest stands for two
-    weight[0] = 1
-    if q.shape[1] % 2 == 0:
-        weight[-1] = 1
-    power = np.einsum("kfn,f->fn", power, weight)
-    whole = power.sum(0)
-    fast = power[scipy.fft.rfftfreq(q.shape[1]) > 0.25].sum(0)
+    power = (np.abs(scipy.fft.fft(q - q.mean(1, keepdims=True), axis=1)) ** 2).sum(0)
+    whole, fast = power.sum(0), power[np.abs(scipy.fft.fftfreq(q.shape[1])) > 0.25].sum(0)
     return np.divide(fast, whole, out=np.zeros_like(whole), where=whole > 1e-12)
 
 
@@ -137,22 +127,21 @@ def default_smoothing(num_steps):
     return min(1.0, 1 - 0.95 ** (200 / num_steps))
 
 
-def compute(path, labels, reference=None, smoothing=None, el2n_step=None):
+def compute(path, labels, reference=None, smoothing=None):
     """All measures of every sample: {name: (N,) float32}.
 
     path: (N, T, K), an array or memory map. labels: (N,) given labels. reference: (N, K) distributions p*, for
-    base_difficulty, |e_y - p*|. smoothing: the filter's factor (default_smoothing(T)). el2n_step: the step of
-    el2n_at_step (T // 10: Paul et al. take epoch 20 of 200). Rows never visited are NaN. Raises ValueError for
-    shapes that do not fit.
+    base_difficulty, |e_y - p*|. smoothing: the filter's factor (default_smoothing(T)). Rows never visited are NaN.
+    Raises ValueError for shapes that do not fit.
     """
     labels = checked(path, labels)
     num_samples, num_steps, num_classes = path.shape
     smoothing = default_smoothing(num_steps) if smoothing is None else smoothing
-    per_step = {**PER_STEP, "el2n_at_step": (l2_error, at(num_steps // 10 if el2n_step is None else el2n_step))}
-    measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*per_step, *PER_PATH)}
+    measures = {name: np.full(num_samples, np.nan, np.float32) for name in (*PER_STEP, *PER_PATH)}
+    probes = {probe for probe, _ in PER_STEP.values()}
     for rows, q in chunks(path):
-        probed = {probe: probe(q, labels[rows], smallest(path)) for probe in {probe for probe, _ in per_step.values()}}
-        found = {name: fold(probed[probe]) for name, (probe, fold) in per_step.items()}
+        probed = {probe: probe(q, labels[rows], smallest(path)) for probe in probes}
+        found = {name: fold(probed[probe]) for name, (probe, fold) in PER_STEP.items()}
         found |= {name: measure(q, smoothing) for name, measure in PER_PATH.items()}
         unvisited = ~q.any((0, 1))
         for name, values in found.items():

@@ -2,8 +2,25 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 
+function notify(text) {
+  byId("notice").hidden = false;
+  byId("notice").textContent = text;
+}
+
+/** What a key means: the character typed, on a keyboard of other letters the one that stands there on a Latin one. */
+function keyOf({ key, code }) {
+  if (key.length > 1) return key;
+  return (/^[\x20-\x7e]$/.test(key) ? key : code.replace(/^(Key|Digit)/, "")).toLowerCase();
+}
+
 function bytesFrom(base64) {
   return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+function pictureFrom(base64) {
+  const image = new Image();
+  image.src = `data:image/webp;base64,${base64}`;
+  return image;
 }
 
 function element(tag, classes, text) {

@@ -6,6 +6,7 @@ Plain arrays in, a PNG out, written whole or not at all. Text is drawn as it is:
     simplex_paths(scene, {"easy": [12, 40], "mislabelled": [7, 99]}, "simplex.png", "digits, 30 % wrong labels")
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,8 +221,8 @@ def data_map(measures, wrong, out, title, wrong_name="given label wrong"):
 def measures_against_each_other(measures, wrong, out, title, wrong_name="given label wrong"):
     """Spearman's rank correlation of all measures, and the difficulty measures against each other.
 
-    measures: {name: (N,)}; rows where one is NaN are left out, infinite values count as ranks. wrong: (N,) bool,
-    marked in the scatter plots under wrong_name, or None.
+    measures: as measures.compute gives them; rows where one is NaN are left out, infinite values count as ranks.
+    wrong: (N,) bool, marked in the scatter plots under wrong_name, or None.
     """
     names, table = list(measures), np.stack([np.asarray(values, float) for values in measures.values()])
     there = np.flatnonzero(~np.isnan(table).any(0))
@@ -242,29 +243,22 @@ def measures_against_each_other(measures, wrong, out, title, wrong_name="given l
         ax.text(j, i, text.replace("nan", "–"), ha="center", va="center", fontsize=8, color=color)
     chosen = [name for name in DIFFICULTIES if name in names][:3]
     drawn = plots.some(len(there), MOST_POINTS // 4)
-    pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
-    for place, (a, b) in enumerate(pairs):
+    for place, (a, b) in enumerate(itertools.combinations(chosen, 2)):
         i, j = names.index(a), names.index(b)
         for name, rows, marker, color in plots.by_wrong(wrong, there, wrong_name):
             part = drawn[rows[drawn]]
             axes[place].scatter(table[i, part], table[j, part], 8, color, marker=marker, lw=0, alpha=0.5, label=name)
         axes[place].set(xlabel=DIFFICULTIES[a], ylabel=DIFFICULTIES[b])
         axes[place].set_title(f"rho {rho[i, j]:.2f}", fontsize=10)
-    for place in range(len(pairs), 3):
-        axes[place].set_visible(False)
-    if pairs:
-        note = f"{len(drawn):,} samples are drawn" if len(drawn) < len(there) else None
-        axes[0].legend(fontsize=8, markerscale=2, title=note, title_fontsize=8)
+    note = f"{len(drawn):,} samples are drawn" if len(drawn) < len(there) else None
+    axes[0].legend(fontsize=8, markerscale=2, title=note, title_fontsize=8)
     save(fig, out, title)
 
 
 def spearman(table):
     """Spearman's rank correlations (D, D) of the rows of a table (D, N); NaN for a row that is constant."""
-    ranks = rankdata(table, axis=1) if table.shape[1] else table
-    ranks = ranks - ranks.sum(1, keepdims=True) / max(table.shape[1], 1)
-    norm = np.linalg.norm(ranks, axis=1)
-    norms = np.outer(norm, norm)
-    return np.divide(ranks @ ranks.T, norms, out=np.full_like(norms, np.nan), where=norms > 0)
+    with np.errstate(invalid="ignore"):
+        return np.corrcoef(rankdata(table, axis=1))
 
 
 def distance_over_training(

@@ -6,23 +6,19 @@ prediction: class k's corner of the simplex goes to a corner of the picture.
 
 import gzip
 import html
-import json
 
 import numpy as np
 
 from common.plots import evenly
 from paths.measures import chunks, default_smoothing
-from paths.page import as_base64, in_words, jpeg, length_of, put_together, shrunk, tiled
+from paths.page import as_base64, in_words, pictures, put_together
 
-MOST_BYTES = 20_000_000  # of the page
+MOST_PATH, MOST_PICTURES = 12_500_000, 4_000_000  # bytes; with texts and all else the page stays below 20 MB
 MOST_STEPS = 100
 MOST_SAMPLES = 2000
 MOST_VALUES = 64_000_000  # of (samples, steps, classes): a byte each while the page is made and shown
-PATH_SHARE = 0.7  # of the page's bytes; pictures have what is left
-ROW, QUALITY = 16, 88  # pictures in a line of their sheet; of JPEG
-SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first whose pictures fit
+SIDES = (64, 48, 32, 24, 16, 8)  # pixels of a picture's longer side: the first with which all fit
 MOST_TEXT = 240  # characters of a text sample
-MARKED = 0.25  # of the dots at most are there because somebody marked them
 KINDS = OTHER, EASY, HARD, WRONG = range(4)
 
 
@@ -30,12 +26,15 @@ def write_player(analysis, out):
     """Write the page of a paths.analysis.Analysis to the file `out`, whole or not at all."""
     recorded = analysis.recorded
     kinds = kinds_of(analysis)
-    featured = featured_of(analysis, kinds)
-    wanted = chosen_samples(analysis, featured)
+    drawn = [i for rows in analysis.groups().values() for i in rows]
+    featured = {kind: [i for i in drawn if kinds[i] == kind] for kind in (EASY, HARD, WRONG)}  # their pictures stay
+    others = np.random.default_rng(0).permutation(np.sort(analysis.order))  # so the first n are a fair choice, too
+    wanted = np.array(list(dict.fromkeys([*sum(featured.values(), []), *others])))[:MOST_SAMPLES]
     steps = evenly(recorded.path.shape[1], MOST_STEPS)
     rows, packed = _packed(recorded.path, wanted, steps)
     place = {row: i for i, row in enumerate(rows.tolist())}
     texts = None if recorded.texts is None else [in_words(recorded.texts[row], "; ", MOST_TEXT) for row in rows]
+    shown, side = (None, 0) if recorded.images is None else pictures(recorded.images, rows, MOST_PICTURES, SIDES)
     truth = analysis.suggestion if recorded.clean is None else recorded.clean
     data = {
         "classNames": [str(name) for name in recorded.class_names],
@@ -47,88 +46,50 @@ def write_player(analysis, out):
         "known": recorded.clean is not None,
         "text": texts,
         "kind": kinds[rows].tolist(),
-        "mark": [str(mark) for mark in analysis.mark[rows]],
         "featured": {kind: [place[row] for row in found if row in place] for kind, found in featured.items()},
         "hardest": "the label's mean probability" if recorded.true_probs is None else "the distance of the label to p*",
         "smoothing": default_smoothing(len(steps)),
+        "pictures": shown,
     }
-    used = len(json.dumps(data)) + len(packed) + length_of("player_page") + 20 * len(rows) + 2000
-    sheet = None if recorded.images is None else _sheet(recorded.images, rows, MOST_BYTES - used)
-    data["sheet"] = sheet and sheet["shown"]
     parts = {
         "name": html.escape(recorded.name),
         "count": f"{len(rows):,}",
-        "note": html.escape(_note(analysis, rows, steps, sheet)),
+        "note": html.escape(_note(analysis, rows, steps, side)),
         "path": packed,
-        "sheet": sheet["jpeg"] if sheet else "",
     }
     put_together(out, "player_page", f"{recorded.name} – learning paths", data, parts)
 
 
 def kinds_of(analysis):
     """(N,) WRONG where the label is (a suspect where nobody knows); of the others the hardest tenth and easier half."""
-    kinds, order = np.full(len(analysis.recorded.given), OTHER), analysis.order
-    wrong = analysis.recorded.wrong
-    is_wrong = np.isin(order, order[: analysis.num_suspects]) if wrong is None else wrong[order]
-    right = order[~is_wrong]
-    right = right[np.argsort(-analysis.difficulty[1][right], kind="stable")]
+    kinds, (wrong, right) = np.full(len(analysis.recorded.given), OTHER), analysis.wrong_and_right()
     kinds[right[: len(right) // 10]] = HARD
     kinds[right[len(right) - len(right) // 2 :]] = EASY
-    kinds[order[is_wrong]] = WRONG
+    kinds[wrong] = WRONG
     return kinds
-
-
-def featured_of(analysis, kinds):
-    """{kind: idx} of the samples whose pictures are shown all the time."""
-    drawn = [i for rows in analysis.groups().values() for i in rows]
-    return {kind: [i for i in drawn if kinds[i] == kind] for kind in (EASY, HARD, WRONG)}
-
-
-def chosen_samples(analysis, featured):
-    """At most MOST_SAMPLES idx: featured ones, marked ones, others at random; so the first n are a fair choice, too."""
-    rng, order = np.random.default_rng(0), np.sort(analysis.order)
-    marked = order[analysis.mark[order] != ""]
-    first = [*sum(featured.values(), []), *rng.permutation(marked)[: int(MARKED * MOST_SAMPLES)]]
-    return np.array(list(dict.fromkeys([*first, *rng.permutation(order)])))[:MOST_SAMPLES]
 
 
 def _packed(path, rows, steps):
     """(the first of the rows that fit, their path (n, T, K) as bytes in base64, gzipped, 255 for probability 1)."""
-    limit = PATH_SHARE * MOST_BYTES
     rows = rows[: max(1, MOST_VALUES // (len(steps) * path.shape[2]))]
     q = np.concatenate([q[:, steps].T for _, q in chunks(path[rows])])
     q = (q * 255).round().clip(0, 255).astype(np.uint8)
     while True:
         packed = as_base64(gzip.compress(q.tobytes(), 6, mtime=0))
-        if len(packed) <= limit or len(q) == 1:
+        if len(packed) <= MOST_PATH or len(q) == 1:
             return rows[: len(q)], packed
-        q = q[: max(1, int(len(q) * 0.95 * limit / len(packed)))]
+        q = q[: max(1, int(len(q) * 0.95 * MOST_PATH / len(packed)))]
 
 
-def _sheet(images, rows, most):
-    """All pictures in one JPEG, as large as `most` bytes allow; None where none fits."""
-    blocks = [images(rows[start : start + 256]) for start in range(0, len(rows), 256)]
-    found = [np.asarray(image) for block in blocks for image in block]
-    largest = max(max(image.shape[:2]) for image in found)
-    for side in SIDES:
-        small = [shrunk(image, side) for image in found]
-        sheet, cell = tiled(small, ROW)
-        file = jpeg(sheet, most, (QUALITY,))
-        if 4 * len(file) / 3 <= most:
-            shown = {"row": ROW, "cell": cell, "sizes": [[image.shape[1], image.shape[0]] for image in small]}
-            return {"jpeg": as_base64(file), "shown": shown, "side": side, "largest": largest}
-    return None
-
-
-def _note(analysis, rows, steps, sheet):
+def _note(analysis, rows, steps, side):
     """What is not shown, or not as it is."""
     recorded, said = analysis.recorded, []
     num_samples, num_steps = len(analysis.order), recorded.path.shape[1]
     if len(rows) < num_samples:
-        said.append(f"{len(rows):,} of {num_samples:,} samples, drawn at random, marked ones first")
+        said.append(f"{len(rows):,} of {num_samples:,} samples, drawn at random")
     if len(steps) < num_steps:
         said.append(f"{len(steps)} of {num_steps:,} {recorded.step_name}s")
     said.append("probabilities to 1/255; dots of one place are spread a little")
-    if recorded.images is not None and (sheet is None or sheet["largest"] > sheet["side"]):
-        said.append("no pictures" if sheet is None else f"pictures of {sheet['side']} pixels")
+    if side:
+        said.append(f"pictures of up to {side} pixels")
     return f"Shown: {'; '.join(said)}."

@@ -1,16 +1,14 @@
 (async () => {
   const { idx, given, truth, kind, steps, classNames } = data;
   const n = idx.length, K = classNames.length, S = steps.length, END = S - 1;
-  const OTHER = 0, EASY = 1, HARD = 2, WRONG = 3, MARKED = 4, EVERYTHING = -1;
+  const OTHER = 0, EASY = 1, HARD = 2, WRONG = 3, EVERYTHING = -1;
   const still = matchMedia("(prefers-reduced-motion: reduce)");
 
   let q; // (n, S, K), 255 for probability 1
   try {
     q = new Uint8Array(await unzipped(bytesFrom(byId("path").textContent)));
   } catch {
-    byId("notice").hidden = false;
-    byId("notice").textContent = "This browser cannot unpack the page (it has no DecompressionStream): take a newer one.";
-    return;
+    return notify("This browser cannot unpack the page (it has no DecompressionStream): take a newer one.");
   }
 
   function unzipped(bytes) {
@@ -30,8 +28,8 @@
     predicted[at] = best;
   }
 
-  const everyone = idx.map((_, i) => i);
-  const isOf = { [EVERYTHING]: () => true, [MARKED]: (i) => data.mark[i] !== "" };
+  const everyone = idx.map((_, i) => i), everyClass = classNames.map((_, k) => k);
+  const isOf = { [EVERYTHING]: () => true };
   for (const k of [EASY, HARD, WRONG]) isOf[k] = (i) => kind[i] === k;
   const members = (stop) => everyone.filter(isOf[stop]);
 
@@ -54,9 +52,8 @@
     [EASY]: { name: "1 · easy", look: "other", key: "1" },
     [HARD]: { name: "2 · hard", look: "hard", key: "2" },
     [WRONG]: { name: `3 · ${wrongs}`, look: "wrong", key: "3" },
-    [MARKED]: { name: "marked", look: "marked", key: "4" },
   };
-  const order = [EVERYTHING, EASY, HARD, WRONG, MARKED].filter((stop) => members(stop).length);
+  const order = [EVERYTHING, EASY, HARD, WRONG].filter((stop) => members(stop).length);
 
   function textOf(stop) {
     const those = members(stop), asGiven = shares(those, given);
@@ -79,7 +76,6 @@
         `One of them changes its predicted class ${flips(those)} times on average${beside}. At the end ${percent(asGiven[END])} are at their label.`,
       ];
     }
-    if (stop === MARKED) return ["The samples that somebody marked."];
     const asTrue = shares(those, truth), best = asTrue.indexOf(Math.max(...asTrue));
     const said = [data.known ? "Their label is wrong. Watch which corner they go to first." : "Their label is most likely wrong: another class was ahead of it (report.html)."];
     if (asTrue[best] > asTrue[END] + 0.1) said.push(`At ${stepOf(best)}, ${percent(asTrue[best])} are at their ${truly} class. Then their labels pull them away.`);
@@ -127,7 +123,7 @@
 
   const B = new Float64Array(2 * K); // now
   let from = null, towards = null, morphed = 1, eased = 1; // of a change of view, which takes MORPH seconds
-  let view = "circle", corners = [];
+  let view = "circle", corners = [], turned = null; // by the tour
   const MORPH = 0.7;
   const speeds = Array.from({ length: K }, (_, k) => 0.1 + 0.13 * mod(k * 0.618, 1));
 
@@ -141,19 +137,19 @@
   /** The linear map of a view. In the triangle all other classes have their corner in its centre. */
   function mapOf(name) {
     const map = new Float64Array(2 * K), places = onCircle(name === "triangle" ? 3 : K);
-    const shown = name === "triangle" ? corners : classNames.map((_, k) => k);
+    const shown = name === "triangle" ? corners : everyClass;
     shown.forEach((k, c) => map.set(places[c], 2 * k));
     return map;
   }
 
   function setView(name) {
     const before = view;
-    view = name;
+    [view, turned] = [name, null];
     for (const id of ["circle", "tour", "triangle"]) byId(id).setAttribute("aria-pressed", String(id === view));
     byId("corners").hidden = view !== "triangle";
     byId("how").textContent = {
-      circle: "All classes lie on a circle. Drag a corner to look from another side.",
-      tour: "A grand tour: the simplex of all classes turns through its dimensions. Drag a corner to turn it yourself.",
+      circle: "All classes lie on a circle.",
+      tour: "A grand tour: the simplex of all classes turns through its dimensions.",
       triangle: "The simplex of three classes, and the samples of these. A prediction of other classes lies in the middle.",
     }[view] + " Lines are samples' paths, thick lines their moving averages.";
     if (view === "triangle" && !corners.length) corners = cornersFor(pinned ?? featured().at(-1) ?? 0); // a mislabelled one
@@ -175,7 +171,7 @@
       for (let s = 0; s < S; s++) sum += q[(i * S + s) * K + k];
       return sum;
     });
-    const rest = classNames.map((_, k) => k).sort((a, b) => mean[b] - mean[a]);
+    const rest = [...everyClass].sort((a, b) => mean[b] - mean[a]);
     return [...new Set([given[i], truth[i], ...rest])].slice(0, 3);
   }
 
@@ -190,40 +186,26 @@
     [...byId("corners").children].forEach((select, c) => (select.value = corners[c]));
   }
 
-  /** Turn in the planes of neighbouring classes: what was orthogonal stays so. */
+  /** Turn in the planes of neighbouring classes: what was orthogonal stays so. The middle of all corners stays there. */
   function turn(seconds) {
+    turned ??= B.slice();
     for (let k = 0; k < K; k++) {
       const l = (k + 1 + (k % 3)) % K, c = Math.cos(speeds[k] * seconds), s = Math.sin(speeds[k] * seconds);
       if (l === k) continue;
       for (const xy of [0, 1]) {
-        const a = B[2 * k + xy], b = B[2 * l + xy];
-        B[2 * k + xy] = c * a - s * b;
-        B[2 * l + xy] = s * a + c * b;
+        const a = turned[2 * k + xy], b = turned[2 * l + xy];
+        turned[2 * k + xy] = c * a - s * b;
+        turned[2 * l + xy] = s * a + c * b;
       }
     }
-    straighten();
-  }
-
-  /** Back to a projection: the middle of all corners in the middle, both columns orthogonal and of one length. */
-  function straighten() {
-    const length = Math.sqrt(K / 2), dot = (a, b) => { let sum = 0; for (let k = 0; k < K; k++) sum += B[2 * k + a] * B[2 * k + b]; return sum; };
-    for (const xy of [0, 1]) {
-      let mean = 0;
-      for (let k = 0; k < K; k++) mean += B[2 * k + xy] / K;
-      for (let k = 0; k < K; k++) B[2 * k + xy] -= mean;
-      if (xy === 1) {
-        const along = dot(0, 1) / length ** 2;
-        for (let k = 0; k < K; k++) B[2 * k + 1] -= along * B[2 * k];
-      }
-      const scale = length / (Math.sqrt(dot(xy, xy)) || 1);
-      for (let k = 0; k < K; k++) B[2 * k + xy] *= scale;
-    }
+    const mean = [0, 1].map((xy) => everyClass.reduce((sum, k) => sum + turned[2 * k + xy], 0) / K);
+    for (let j = 0; j < 2 * K; j++) B[j] = turned[j] - mean[j % 2];
   }
 
   // ------------------------------------------------------------------------------------------- the picture
 
   const canvas = byId("dots"), pen = canvas.getContext("2d");
-  const LOOKS = ["other", "hard", "wrong", "marked"], SPREAD = 0.075, TAIL = 1, above = 40; // of the radius; steps; pixels
+  const LOOKS = ["other", "hard", "wrong"], SPREAD = 0.075, TAIL = 1, above = 40; // of the radius; steps; pixels
   const spread = new Float64Array(2 * n); // where each dot lies in its heap
   for (let i = 0; i < n; i++) {
     const far = Math.sqrt(mod(i * 0.7548776662, 1)), angle = 2 * Math.PI * mod(i * 0.5698402909, 1);
@@ -273,10 +255,7 @@
     context.fillStyle = ink[look];
     context.strokeStyle = ink.surface;
     context.lineWidth = 0.7;
-    if (look === "marked") {
-      context.lineWidth = 2;
-      context.strokeStyle = ink.marked;
-    } else context.fill();
+    context.fill();
     context.stroke();
     return { made, half };
   }
@@ -341,7 +320,6 @@
       for (const i of samples) stamp(sprites[look], i);
     }
     pen.globalAlpha = 1;
-    for (const i of everyone) if (data.mark[i] && isLit(i)) stamp(sprites.marked, i);
     drawCorners();
     const shown = chosen() === null ? featured().filter(isLit) : [chosen()];
     shown.forEach(drawTrail);
@@ -373,7 +351,7 @@
   }
 
   function drawCorners() {
-    const wanted = new Set(K > 24 && view !== "triangle" ? (chosen() === null ? featured() : [chosen()]).flatMap((i) => [given[i], truth[i]]) : classNames.keys());
+    const wanted = new Set(K > 24 && view !== "triangle" ? (chosen() === null ? featured() : [chosen()]).flatMap((i) => [given[i], truth[i]]) : everyClass);
     for (let k = 0; k < K; k++) {
       if (!visible(k)) continue;
       const [x, y] = cornerAt(k), dx = x - width / 2, dy = y - middle, far = Math.hypot(dx, dy);
@@ -441,18 +419,18 @@
     pen.globalAlpha = 1;
     const said = [`label: ${classNames[given[i]]}`];
     if (truth[i] !== given[i]) said.push(`${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`);
-    if (picture) {
-      const { at, size } = cellOf(i), scale = side / Math.max(...size), [wide, high] = [size[0] * scale, size[1] * scale];
-      pen.imageSmoothingEnabled = Math.max(...size) >= 32;
+    if (data.pictures) {
+      const [, w, h] = data.pictures[i], scale = side / Math.max(w, h), [wide, high] = [w * scale, h * scale];
+      pen.imageSmoothingEnabled = Math.max(w, h) >= 32;
       pen.fillRect(left - 2, top - 2, side + 4, side + 4);
       pen.fillStyle = ink.grid;
       pen.fillRect(left, top, side, side);
-      pen.drawImage(picture, ...at, ...size, left + (side - wide) / 2, top + (side - high) / 2, wide, high);
+      pen.drawImage(pictureOf(i), left + (side - wide) / 2, top + (side - high) / 2, wide, high); // once it is decoded
     }
     pen.textAlign = right ? "right" : "left";
     said.forEach((text, line) => {
       pen.font = `${line ? "" : "600 "}${width < 500 ? 12 : 14}px system-ui, sans-serif`;
-      outlined(fitted(text, width / 3), left + right * side, top + (picture ? side + 13 : 8) + 18 * line);
+      outlined(fitted(text, width / 3), left + right * side, top + (data.pictures ? side + 13 : 8) + 18 * line);
     });
   }
 
@@ -468,19 +446,14 @@
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-  let picture = null;
-  if (data.sheet) {
-    const image = new Image();
-    image.src = `data:image/jpeg;base64,${byId("sheet").textContent}`;
-    image.decode().then(() => {
-      picture = image;
-      wake();
-    });
-  }
+  const pictures = new Map(); // those that were asked for
 
-  function cellOf(i) {
-    const { row, cell, sizes } = data.sheet;
-    return { at: [(i % row) * cell, Math.floor(i / row) * cell], size: sizes[i] };
+  function pictureOf(i) {
+    if (!pictures.has(i)) {
+      pictures.set(i, pictureFrom(data.pictures[i][0]));
+      pictures.get(i).decode().then(wake);
+    }
+    return pictures.get(i);
   }
 
   // ----------------------------------------------------------------------------- one sample, and its card
@@ -501,19 +474,19 @@
     const i = chosen(), card = byId("card");
     card.hidden = i === null;
     if (i === null) return (carded = null);
-    if (carded !== `${i} ${picture}`) {
-      carded = `${i} ${picture}`;
+    if (carded !== i) {
+      carded = i;
       const parts = [];
-      if (picture) {
-        const { at, size } = cellOf(i), small = element("canvas", Math.max(...size) < 32 ? "pixels" : "");
-        [small.width, small.height] = size;
-        small.getContext("2d").drawImage(picture, ...at, ...size, 0, 0, ...size);
-        parts.push(small);
+      if (data.pictures) {
+        const [file, ...size] = data.pictures[i], image = pictureFrom(file);
+        image.classList.toggle("pixels", Math.max(...size) < 32);
+        image.alt = "";
+        parts.push(image);
       }
       if (data.text) parts.push(element("q", "", data.text[i]));
       parts.push(element("strong", "", `label: ${classNames[given[i]]}`));
       if (truth[i] !== given[i]) parts.push(element("span", "", `${data.known ? "is" : "suggested"}: ${classNames[truth[i]]}`));
-      parts.push(element("span", "now"), element("span", "quiet", `idx ${idx[i]}${data.mark[i] ? `, marked ${data.mark[i]}` : ""}`));
+      parts.push(element("span", "now"), element("span", "quiet", `idx ${idx[i]}`));
       card.replaceChildren(...parts);
     }
     card.querySelector(".now").textContent = `now: ${likely(i)}`;
@@ -525,7 +498,7 @@
   /** The two likeliest classes of a sample now. */
   function likely(i) {
     const s = Math.round(time), at = (i * S + s) * K;
-    const largest = [...classNames.keys()].sort((a, b) => q[at + b] - q[at + a]).slice(0, 2);
+    const largest = [...everyClass].sort((a, b) => q[at + b] - q[at + a]).slice(0, 2);
     return largest.filter((k, c) => c === 0 || q[at + k] >= 13).map((k) => `${classNames[k]} ${percent(q[at + k] / 255)}`).join(", ");
   }
 
@@ -546,47 +519,16 @@
     pin(all[at < 0 ? (by > 0 ? 0 : all.length - 1) : mod(at + by, all.length)]);
   }
 
-  let dragged = null; // a corner
-
-  function grabbed(event) {
-    const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-    const near = view === "triangle" || K < 4 ? [] : classNames.map((_, k) => [k, Math.hypot(x - labelAt(k)[0], y - labelAt(k)[1])]).filter(([, far]) => far < 22);
-    return { x, y, corner: near.sort((a, b) => a[1] - b[1])[0]?.[0] ?? null };
-  }
-
-  function labelAt(k) {
-    const [x, y] = cornerAt(k), far = Math.hypot(x - width / 2, y - middle) || 1, out = 1 + (radius * SPREAD + 14) / far;
-    return [width / 2 + (x - width / 2) * out, middle + (y - middle) * out];
-  }
-
+  const nearestTo = (event, within) => nearest(event.offsetX, event.offsetY, within);
   canvas.addEventListener("pointermove", (event) => {
-    const { x, y, corner } = grabbed(event);
-    if (dragged !== null) {
-      const out = radius * (1 + SPREAD) + 14;
-      B[2 * dragged] = (x - width / 2) / out * (radius / unit);
-      B[2 * dragged + 1] = (y - middle) / out * (radius / unit);
-      straighten();
-    } else if (event.pointerType === "mouse") {
-      canvas.classList.toggle("corner", corner !== null);
-      hovered = nearest(x, y, 12);
-    }
+    if (event.pointerType === "mouse") hovered = nearestTo(event, 12);
     wake();
   });
-  canvas.addEventListener("pointerdown", (event) => {
-    const { x, y, corner } = grabbed(event);
-    if (corner === null) return pin(nearest(x, y, event.pointerType === "mouse" ? 12 : 26));
-    dragged = corner;
-    towards = null;
-    canvas.setPointerCapture(event.pointerId);
-  });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (dragged = null));
+  canvas.addEventListener("pointerdown", (event) => pin(nearestTo(event, event.pointerType === "mouse" ? 12 : 26)));
   canvas.addEventListener("pointerleave", () => {
     hovered = null;
     wake();
   });
-  canvas.addEventListener("touchstart", (event) => {
-    if (grabbed(event.touches[0]).corner !== null) event.preventDefault(); // turns the corner, not the page
-  }, { passive: false });
 
   // ------------------------------------------------------------------------------------------------- time
 
@@ -626,7 +568,7 @@
       time = Math.min(END, time + (seconds * END) / SECONDS);
       if (time >= END) play(false);
     }
-    if (view === "tour" && dragged === null && morphed === 1) turn(seconds);
+    if (view === "tour" && morphed === 1) turn(seconds);
     if (towards && morphed < 1) {
       morphed = Math.min(1, morphed + seconds / MORPH);
       eased = morphed * morphed * (3 - 2 * morphed);
@@ -677,17 +619,11 @@
 
   // --------------------------------------------------------------------------------------------- the keys
 
-  /** The character of a key: what was typed, or on a keyboard of other letters what stands there on a Latin one. */
-  function character(event) {
-    if (event.key.length > 1 || /^[\x20-\x7e]$/.test(event.key)) return event.key.length > 1 ? event.key : event.key.toLowerCase();
-    return event.code.replace(/^(Key|Digit)/, "").toLowerCase();
-  }
-
   const isArrow = (key) => /^(Arrow|Page|Home|End)/.test(key);
 
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing || event.defaultPrevented) return;
-    const key = character(event), at = event.target.closest?.("input, select, textarea, button, summary");
+    const key = keyOf(event), at = event.target.closest?.("input, select, textarea, button, summary");
     if (at && (at.matches("select, textarea") || (at.type === "range" ? isArrow(key) : key === " " || key === "Enter"))) return;
     const found = order.find((one) => STOPS[one].key === key);
     if (key === "ArrowLeft" || key === "ArrowRight") {
@@ -718,25 +654,9 @@
     const button = element("button"), { name, look } = STOPS[one];
     button.type = "button";
     button.value = one;
-    button.append(element("canvas"), element("span", "", name), element("span", "count", members(one).length.toLocaleString("en")));
-    button.dataset.look = look;
+    button.append(element("i", look), element("span", "", name), element("span", "count", members(one).length.toLocaleString("en")));
     button.addEventListener("click", () => visit(one));
     byId("stops").append(button);
-  }
-
-  /** The dots in the buttons, in the colours of the scheme. */
-  function drawKeys() {
-    for (const button of byId("stops").children) {
-      const key = button.firstChild, context = key.getContext("2d");
-      key.width = key.height = 32;
-      key.setAttribute("aria-hidden", "true");
-      context.scale(2, 2);
-      shape(context, button.dataset.look, 8, 8, 5);
-      context.fillStyle = context.strokeStyle = ink[button.dataset.look];
-      context.lineWidth = 2;
-      if (button.dataset.look === "marked") context.stroke();
-      else context.fill();
-    }
   }
 
   for (let c = 0; c < 3; c++) {
@@ -762,11 +682,10 @@
   for (const id of ["circle", "tour", "triangle"]) byId(id).addEventListener("click", () => setView(id));
   for (const type of ["pointerdown", "pointermove"]) byId("chart").addEventListener(type, scrub);
   document.addEventListener("keydown", onKey);
-  const restyled = () => { measure(); drawKeys(); };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyled);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", measure);
   new ResizeObserver(measure).observe(canvas);
   B.set(mapOf("circle"));
-  restyled();
+  measure();
   setView("circle");
   goTo(EVERYTHING);
 

@@ -74,21 +74,16 @@ def open_path(file):
     """The (N, T, K) memory map of a path, complete steps only.
 
     Its shape, its range and the sums of its rows must make sense. A path with a .json is one of PathRecorder's: its
-    checksums are compared, too. One without is accepted with a warning. Nothing is unpickled. Raises ValueError
-    that names the file.
+    checksums are compared, too. One without is accepted with a warning. Nothing is unpickled. Raises BadInput that
+    names the file.
     """
     file = Path(file)
-    if not file.is_file():
-        raise ValueError(f"{file}: there is no such file")
-    try:
-        path = load_npy(file, f"{file}: not a readable .npy array", mapped=True)
-    except BadInput as problem:
-        raise ValueError(str(problem)) from None
+    path = load_npy(file, f"{file}: not a readable .npy array", mapped=True)
     if path.ndim != 3 or path.dtype.kind != "f" or 0 in path.shape:
         found = f"{path.shape} of {path.dtype}"
-        raise ValueError(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
+        raise BadInput(f"{file}: expected (samples, steps, classes) of float16 to float64, found {found}")
     if path.shape[2] < 2:
-        raise ValueError(f"{file}: has one class only; two are needed")
+        raise BadInput(f"{file}: has one class only; two are needed")
     is_ours = file.with_suffix(".json").exists()
     if is_ours:
         path = path[:, : _complete(file, path.shape[1])]
@@ -100,15 +95,16 @@ def open_path(file):
 
 def _complete(file, num_steps):
     """How many of the num_steps steps are complete and intact, from the first on."""
-    complete = {int(step) if step.isdecimal() else -1 for step in read_sidecar(file)["complete"]}
-    if complete - set(range(num_steps)):
-        raise ValueError(f"{file}: its .json lists steps that the path has not; take an intact copy")
-    steps = next(t for t in range(len(complete) + 1) if t not in complete)
+    try:
+        complete, damaged = {int(step) for step in read_sidecar(file)["complete"]}, damaged_steps(file)
+    except (ValueError, IndexError) as problem:
+        raise BadInput(f"{file}: its .json does not fit it ({problem}); take an intact copy") from None
+    steps = next(t for t in range(num_steps + 1) if t not in complete)
     if not steps:
         found = "step 0 was never recorded: steps count from 0" if complete else "no step is complete yet; wait for one"
-        raise ValueError(f"{file}: {found}")
-    if damaged := damaged_steps(file):
-        raise ValueError(f"{file}: step {damaged[0]} is not what was written; take an intact copy")
+        raise BadInput(f"{file}: {found}")
+    if damaged:
+        raise BadInput(f"{file}: step {damaged[0]} is not what was written; take an intact copy")
     return steps
 
 
@@ -116,9 +112,9 @@ def _check_distributions(file, path):
     for rows, q in chunks(path):
         total = q.sum(0)
         if not np.isfinite(total).all():
-            raise ValueError(f"{file}: has values that are not finite (NaN or infinity); leave such predictions out")
+            raise BadInput(f"{file}: has values that are not finite (NaN or infinity); leave such predictions out")
         if q.min() < 0 or q.max() > 1 + 1e-3:
-            raise ValueError(f"{file}: has values outside 0 .. 1; give probabilities (softmax), not logits")
+            raise BadInput(f"{file}: has values outside 0 .. 1; give probabilities (softmax), not logits")
         if not (np.isclose(total, 1, atol=0.02) | (total == 0)).all():
             row = rows.start + int(np.argmax((~np.isclose(total, 1, atol=0.02) & (total != 0)).any(0)))
-            raise ValueError(f"{file}: predictions of row {row} do not sum to 1; give probabilities over all classes")
+            raise BadInput(f"{file}: predictions of row {row} do not sum to 1; give probabilities over all classes")

@@ -57,7 +57,8 @@ class PathRecorder:
                 raise FileExistsError(f"{self.path}: there is a path already; choose another name, or resume it")
             self._open_again()
         else:
-            self._create()
+            self._make_file(self.path)
+            self._write_sidecar()
 
     @torch.no_grad()
     def record(self, step, idx, prob):
@@ -116,10 +117,9 @@ class PathRecorder:
     # ------------------------------------------------------------------------------------ the open step
 
     def _begin(self, step, device):
-        if self._step is not None and step < self._step:
-            raise ValueError(f"step {step} lies before step {self._step}, which is recorded already")
-        if self._step is None and self.checksums and step <= max(self.checksums):
-            raise ValueError(f"step {step} is complete in {self.path} already")
+        last = max(self.checksums, default=-1) if self._step is None else self._step
+        if step <= last:
+            raise ValueError(f"step {step} lies at or before step {last}: it is complete in {self.path} already")
         self._complete()
         self._step = step
         self._values = torch.zeros(self.shape[0], self.shape[2], dtype=torch.float32, device=device)
@@ -149,10 +149,6 @@ class PathRecorder:
             self._flush()
 
     # --------------------------------------------------------------------------------------------- disk
-
-    def _create(self):
-        self._make_file(self.path)
-        self._write_sidecar()
 
     def _make_file(self, path):
         # Fortran order: a step is then K contiguous runs of N values instead of N * K scattered ones.

@@ -9,18 +9,13 @@ import html
 import numpy as np
 
 from common.plots import evenly
-from paths.page import as_base64, in_words, jpeg, put_together, shrunk, tiled
+from paths.page import as_base64, in_words, pictures, put_together
 
 LIMIT = 10_000  # cards
 STEPS = 64  # points of a drawn path
-SIDES = (224, 160, 112, 64)  # pixels: the longer side of an image at most; the first that fits
-ROW = {224: 8, 160: 8, 112: 16, 64: 16}  # a sheet holds ROW x ROW images
-SHEETS_BYTES = 27e6  # all sheets, at most: with base64 36 MB, so that the page stays below 50
-QUALITIES = (90, 80, 70, 60, 45, 30, 15, 5)  # of JPEG; the first whose sheets fit
-GOOD_ENOUGH = 60  # of JPEG: rather a smaller picture than a worse one
+SIDES = (224, 160, 112, 64, 32)  # pixels: the longer side of a picture at most; the first with which all fit
+MOST_BYTES = 36e6  # of all pictures, so that the page stays below 50 MB
 MOST_TEXT = 1500  # characters of a text on a card
-EITHER = 0.5  # a second class is shown where it is at least this times as likely as the suggested one,
-LIKELY = 0.1  # and at least this likely
 
 
 def write_report(analysis, out, next_steps=(), files_at=None):
@@ -40,26 +35,25 @@ def write_report(analysis, out, next_steps=(), files_at=None):
     order = np.concatenate([analysis.cards[~is_right], analysis.cards[is_right]])
     rows, suspects = order[:LIMIT], analysis.order[: analysis.num_suspects]
     lines, third = _lines(path, rows, given[rows], suggestion[rows])
-    sheets, sizes, cells, side = ([], [], [], SIDES[0]) if images is None else _sheets(images, rows)
-    kind, steps = _smallest_type(len(class_names)), evenly(path.shape[1], STEPS)
+    shown, side = ([], SIDES[0]) if images is None else pictures(images, rows, MOST_BYTES, SIDES)
+    steps = evenly(path.shape[1], STEPS)
     drawn = {i: str(analysis.audit[i]) for i in np.flatnonzero(analysis.audit != "").tolist()}
     limits = []
     if len(order) > LIMIT:
         limits.append(f"Shown are the {LIMIT:,} most suspicious of {len(order):,} ranked samples.")
-    if side < SIDES[0] and any(max(size) == side for size in sizes):
+    if side < SIDES[0]:
         limits.append(f"Pictures are shrunk to {side} pixels, so that the page stays below 50 MB.")
     data = {
-        "key": _key(name, given),
+        "key": hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest(),
         "classNames": [str(c) for c in class_names],
-        "given": as_base64(given.astype(kind)),
-        "original": as_base64(original.astype(kind)),
-        "labelBytes": np.dtype(kind).itemsize,
+        "given": given.tolist(),
+        "original": original.tolist(),
         "marks": {} if recorded.marks is None else _earlier(recorded.marks),
         "audit": drawn,
         "suspect": np.isin(rows, suspects).astype(int).tolist(),
         "idx": rows.tolist(),
         "suggestion": suggestion[rows].tolist(),
-        "likely": [_likely(analysis, i) for i in rows.tolist()],
+        "percent": np.round(100 * analysis.p[rows]).astype(int).tolist(),  # of the suggestion
         "third": third.tolist(),  # -1: there is none
         "score": [f"{s:.4g}" for s in analysis.score[rows].tolist()],
         "reason": [analysis.reasons[idx] for idx in rows.tolist()],
@@ -69,9 +63,7 @@ def write_report(analysis, out, next_steps=(), files_at=None):
         "steps": steps.tolist(),
         "stepName": recorded.step_name,
         "lines": as_base64(lines),
-        "sheetRow": ROW[side],
-        "sizes": sizes,  # [width, height] of each card's image
-        "cells": cells,  # the side of a sheet's cells
+        "pictures": shown,
     }
     seen, summary = images is not None or texts is not None, [analysis.guessed(), *analysis.measured()]
     parts = {
@@ -87,29 +79,14 @@ def write_report(analysis, out, next_steps=(), files_at=None):
         "next": "".join(
             f"<li>{html.escape(what)}<pre tabindex=0>{html.escape(command)}</pre></li>" for what, command in next_steps
         ),
-        "sheets": "".join(
-            f'<script type="text/plain" id="sheet-{i}">{sheet}</script>\n' for i, sheet in enumerate(sheets)
-        ),
     }
     put_together(out, "report_page", f"{name} – suspected labels", data, parts)
-
-
-def _likely(analysis, i):
-    """[[class, percent], ...] of the suggestion and, where it is about as likely, of the next class."""
-    p, (second, p_second) = analysis.p[i], analysis.second
-    found = [[int(analysis.suggestion[i]), round(100 * float(p))]]
-    if p_second[i] >= max(EITHER * p, LIKELY):
-        found.append([int(second[i]), round(100 * float(p_second[i]))])
-    return found
 
 
 def _earlier(marks):
     """{idx: {mark, label}} of the samples that have a mark."""
     marked = np.flatnonzero(marks.mark != "").tolist()
     return {i: {"mark": str(marks.mark[i]), "label": int(marks.label[i])} for i in marked}
-
-
-# ------------------------------------------------------------------------------------------------- paths
 
 
 def _lines(path, rows, given, suggestion):
@@ -130,39 +107,3 @@ def _lines(path, rows, given, suggestion):
         larger = (mean > largest) & (given != k) & (suggestion != k)
         third[larger], largest[larger], lines[larger, 2] = k, mean[larger], drawn[larger]
     return lines, third
-
-
-# ------------------------------------------------------------------------------------------------ images
-
-
-def _sheets(images, rows):
-    """JPEG sheets of images as base64, each image's [width, height], each sheet's side of a cell, the longest side.
-
-    The images are as large as a first sheet says that all can be.
-    """
-    side, first = SIDES[-1], list(images(rows[: ROW[SIDES[0]] ** 2]))
-    for side in SIDES:
-        sheet, _ = tiled([shrunk(image, side) for image in first], ROW[side])
-        room = SHEETS_BYTES * len(first) / len(rows)
-        if len(jpeg(sheet, room, QUALITIES[: QUALITIES.index(GOOD_ENOUGH) + 1])) <= room:
-            break
-    sheets, sizes, cells, row = [], [], [], ROW[side]
-    blocks = [rows[start : start + row**2] for start in range(0, len(rows), row**2)]
-    for block in blocks:
-        small = [shrunk(image, side) for image in images(block)]
-        sheet, cell = tiled(small, row)
-        sheets.append(as_base64(jpeg(sheet, SHEETS_BYTES * len(block) / len(rows), QUALITIES)))
-        sizes += [[image.shape[1], image.shape[0]] for image in small]
-        cells.append(cell)
-    return sheets, sizes, cells, side
-
-
-# ----------------------------------------------------------------------------------------------- the file
-
-
-def _key(name, given):
-    return hashlib.sha256(name.encode("utf-8", "replace") + b"\0" + given.astype("<i8").tobytes()).hexdigest()
-
-
-def _smallest_type(num_classes):
-    return next(kind for kind in ("u1", "<u2", "<u4") if num_classes <= 256 ** np.dtype(kind).itemsize)

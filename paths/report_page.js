@@ -1,19 +1,13 @@
 (() => {
-  const given = labelsFrom(data.given, data.labelBytes); // of all samples, by idx
-  const original = labelsFrom(data.original, data.labelBytes);
+  const { given, original } = data; // of all samples, by idx
   const lines = bytesFrom(data.lines); // (cards, 3, steps), 255 for probability 1
   const rankOf = new Map(data.idx.map((idx, rank) => [idx, rank])); // a card is known by its rank
   const list = byId("list");
-  const GAP = 12, SHEETS_KEPT = 8;
-  const largest = Math.max(0, ...data.sizes.map((size) => Math.max(...size)));
-  const PICTURE = largest > 128 ? 224 : 128, NARROWEST = largest > 128 ? 430 : 330;
+  const GAP = 12, AT_ONCE = 60;
+  const largest = Math.max(0, ...data.pictures.map(([, width, height]) => Math.max(width, height)));
+  const PICTURE = largest > 128 ? 224 : 128;
   list.classList.toggle("large", largest > 128);
   list.classList.toggle("text", data.text !== null && !largest);
-
-  function labelsFrom(base64, size) {
-    const bytes = bytesFrom(base64);
-    return size === 1 ? bytes : new (size === 2 ? Uint16Array : Uint32Array)(bytes.buffer);
-  }
 
   const counted = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
 
@@ -29,16 +23,10 @@
   function readMarks() {
     try {
       const kept = Object.entries(JSON.parse(localStorage.getItem(storageKey) || "{}"));
-      marks = new Map(kept.map(([idx, mark]) => [Number(idx), mark]).filter(([idx, mark]) => isMark(idx, mark)));
+      marks = new Map(kept.map(([idx, mark]) => [Number(idx), mark]));
     } catch {
       tellNotKept();
     }
-  }
-
-  function isMark(idx, { mark, label } = {}) {
-    if (mark === TAKEN_BACK) return earlier.has(idx);
-    const known = Number.isInteger(idx) && idx >= 0 && idx < given.length && MARKS.some(([m]) => m === mark);
-    return known && (mark !== "wrong" || (Number.isInteger(label) && label >= 0 && label < data.classNames.length));
   }
 
   /** {mark, label} of a sample; {} where it has none. */
@@ -56,11 +44,6 @@
       tellNotKept();
     }
     tellCounts();
-  }
-
-  function notify(text) {
-    byId("notice").hidden = false;
-    byId("notice").textContent = text;
   }
 
   function tellNotKept() {
@@ -102,13 +85,9 @@
   }
 
   /** Text for a CSV file: no formula for a spreadsheet (which is read back), bytes that are no UTF-8 as \udcff. */
-  function safe(text) {
-    const plain = text.replace(/[\ud800-\udfff]/gu, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
-    return /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
-  }
-
   function cell(text) {
-    const found = safe(text);
+    const plain = text.replace(/[\ud800-\udfff]/gu, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
+    const found = /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
     return /[",;\r\n]|^\s|\s$/.test(found) ? `"${found.replaceAll('"', '""')}"` : found;
   }
 
@@ -132,40 +111,6 @@
     byId("next").open = true; // what to do with it
   }
 
-  /** Rows of a CSV file: a cell may be quoted, and hold quotes, commas and line ends. */
-  function rowsOfFile(text) {
-    const rows = [[]];
-    for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/g)) {
-      rows.at(-1).push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
-      if (end !== ",") rows.push([]);
-    }
-    return rows.filter((row) => row.length > 1);
-  }
-
-  /** Marks of a file, made of this page's samples, in the place of those made here. */
-  async function loadMarks(file) {
-    const [header, ...rows] = rowsOfFile((await file.text()).replace(/^\ufeff/, ""));
-    const at = (row, name) => row[(header || []).indexOf(name)];
-    const fits = (row, i) =>
-      Number(at(row, "idx")) === i && Number(at(row, "given_label")) === given[i] &&
-      Number(at(row, "original_label") ?? original[i]) === original[i] &&
-      (!data.file || at(row, "file") === undefined || at(row, "file") === safe(data.file[i]));
-    if (rows.length !== given.length || !rows.every(fits)) {
-      return notify(`${file.name} is no marks.csv of these samples and labels: nothing was loaded.`);
-    }
-    marks = new Map([...earlier.keys()].map((idx) => [idx, { mark: TAKEN_BACK }]));
-    rows.forEach((row, idx) => {
-      const found = { mark: at(row, "mark"), label: Number(at(row, "label")) };
-      if (found.mark && isMark(idx, found)) marks.set(idx, found.mark === "wrong" ? found : { mark: found.mark });
-    });
-    for (const [idx, found] of marks) if (same(found, earlier.get(idx))) marks.delete(idx);
-    writeMarks();
-    for (const rank of cards.keys()) refresh(rank);
-    notify(`Loaded ${file.name}.`);
-  }
-
-  const same = (a, b) => a && b && a.mark === b.mark && (a.mark !== "wrong" || a.label === b.label);
-
   // ------------------------------------------------------------------------------------------------ cards
 
   const choices = document.createDocumentFragment(); // an option a class, to be cloned
@@ -183,7 +128,7 @@
     if (data.file) where.append(fileName(idx));
     where.append(element("span", "score", `score ${data.score[rank]}`));
     const view = element("div", "view");
-    if (data.sizes.length) view.append(makePicture(rank));
+    if (data.pictures.length) view.append(makePicture(rank));
     if (data.text) view.append(makeText(rank));
     view.append(makeCourse(rank));
     const reason = element("p", "reason", data.reason[rank]);
@@ -206,18 +151,11 @@
   function fileName(idx) {
     if (!data.filesAt) return clipped("bdi", data.file[idx]);
     const link = clipped("a", data.file[idx]);
-    link.href = [...data.filesAt.split("/"), ...data.file[idx].split("/")].map(encodeSafely).join("/");
+    const parts = [...data.filesAt.split("/"), ...data.file[idx].split("/")];
+    link.href = parts.map((part) => encodeURIComponent(part.toWellFormed())).join("/"); // bytes may be no UTF-8
     link.target = "_blank";
     link.rel = "noopener";
     return link;
-  }
-
-  function encodeSafely(text) {
-    try {
-      return encodeURIComponent(text);
-    } catch { // bytes that are no UTF-8
-      return "";
-    }
   }
 
   function makeText(rank) {
@@ -237,28 +175,18 @@
   /** What depends on the mark: the buttons, and the choice of a class in the suggestion's place. */
   function showMark(card, rank) {
     const idx = data.idx[rank], { mark, label } = markOf(idx);
-    const from = data.classNames[given[idx]], likely = data.likely[rank];
-    const to = likely.map(([k, percent]) => `${data.classNames[k]} ${percent} %`).join(" or ");
+    const from = data.classNames[given[idx]], to = data.classNames[data.suggestion[rank]], percent = `${data.percent[rank]} %`;
     for (const button of card.querySelectorAll(".marks button")) {
       button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
     }
-    const targets = mark === "wrong" ? [makeChoice(rank, label)] : suggestions(likely);
+    const targets = mark === "wrong" ? [makeChoice(rank, label)] : [clipped("bdi", to), element("span", "percent", percent)];
     targets[0].classList.add("to");
     card.querySelector(".names").replaceChildren(clipped("bdi", from), element("span", "", "→"), ...targets);
     card.querySelector(".where .badge")?.remove();
     if (mark && !marks.has(idx)) card.querySelector(".where .score").before(element("span", "badge", "earlier"));
     card.dataset.mark = mark || "";
-    const spoken = `idx ${idx}, given ${from}, suggested ${to}, score ${data.score[rank]}`;
+    const spoken = `idx ${idx}, given ${from}, suggested ${to} ${percent}, score ${data.score[rank]}`;
     card.setAttribute("aria-label", mark ? `${spoken}, marked ${mark}` : spoken);
-  }
-
-  /** The suggested class with its probability, and a second one that is about as likely. */
-  function suggestions(likely) {
-    return likely.flatMap(([k, percent], place) => [
-      ...(place ? [element("span", "percent", "or")] : []),
-      clipped("bdi", data.classNames[k]),
-      element("span", "percent", `${percent} %`),
-    ]);
   }
 
   function makeChoice(rank, label) {
@@ -281,39 +209,14 @@
 
   // --------------------------------------------------------------------------------- pictures and curves
 
-  const sheets = new Map(); // number -> Promise of the decoded image; the least recently used first
-
-  function sheet(number) {
-    if (!sheets.has(number)) {
-      const image = new Image();
-      image.src = `data:image/jpeg;base64,${byId(`sheet-${number}`).textContent}`;
-      sheets.set(number, image.decode().then(() => image));
-      if (sheets.size > SHEETS_KEPT) sheets.delete(sheets.keys().next().value);
-    }
-    const found = sheets.get(number);
-    sheets.delete(number);
-    sheets.set(number, found);
-    return found;
-  }
-
   function makePicture(rank) {
-    const frame = element("div", "picture"), canvas = element("canvas");
-    const perSheet = data.sheetRow ** 2, number = Math.floor(rank / perSheet), place = rank % perSheet;
-    const [width, height] = data.sizes[rank], cell = data.cells[number];
-    const scale = Math.max(1, Math.floor(PICTURE / Math.max(width, height)));
-    canvas.width = width;
-    canvas.height = height;
-    canvas.style.width = `${width * scale}px`;
-    canvas.style.height = `${height * scale}px`;
-    if (Math.max(width, height) < 32) canvas.classList.add("pixels");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `image of idx ${data.idx[rank]}`);
-    // pixel for pixel: the enlargement is CSS's, which sees nothing of the neighbours in the sheet
-    const left = (place % data.sheetRow) * cell, top = Math.floor(place / data.sheetRow) * cell;
-    sheet(number).then((image) =>
-      canvas.getContext("2d").drawImage(image, left, top, width, height, 0, 0, width, height)
-    );
-    frame.append(canvas);
+    const frame = element("div", "picture"), [file, width, height] = data.pictures[rank];
+    const image = pictureFrom(file), scale = Math.max(1, Math.floor(PICTURE / Math.max(width, height)));
+    image.width = width * scale;
+    image.height = height * scale;
+    image.classList.toggle("pixels", Math.max(width, height) < 32);
+    image.alt = `image of idx ${data.idx[rank]}`;
+    frame.append(image);
     return frame;
   }
 
@@ -347,85 +250,41 @@
     return course;
   }
 
-  // ----------------------------------------------- the list: only cards in and near the window are made
+  // ------------------------------------------------------- the list: cards are made as the reader comes to them
 
   let shown = []; // ranks that pass the filters
   let selected = 0; // a place in shown
-  const cards = new Map(); // rank -> the card in the page, in the page's order
+  const cards = new Map(); // rank -> its card, of the first places of shown
   const nothing = element("p", "empty", "");
-  let columns = 1, cardWidth = 0, cardHeight = 0;
-  const longest = data.reason.reduce((one, other) => (other.length > one.length ? other : one), "");
 
-  /** Cards are as high as the longest reason wants them. */
-  function measure() {
-    const width = list.clientWidth;
-    columns = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
-    cardWidth = (width - GAP * (columns - 1)) / columns;
-    const probe = element("div", "card"), reason = element("p", "reason", longest);
-    probe.style.width = `${cardWidth}px`;
-    reason.style.height = "auto";
-    probe.append(reason);
-    list.append(probe);
-    list.style.setProperty("--reason", `${reason.offsetHeight}px`);
-    cardHeight = probe.offsetHeight;
-    probe.remove();
-    arrange();
-  }
-
-  const pitch = () => cardHeight + GAP;
-  const topOf = (place) => Math.floor(place / columns) * pitch();
-
-  /** The list's own height, and then the cards. */
-  function arrange() {
-    list.style.height = shown.length ? `${Math.ceil(shown.length / columns) * pitch()}px` : "auto";
-    nothing.remove();
-    if (!shown.length) list.append(nothing);
-    render();
-  }
-
-  function render() {
-    const above = -list.getBoundingClientRect().top, margin = window.innerHeight / 2;
-    const first = placeAt(above - margin), last = placeAt(above + window.innerHeight + margin) + columns;
-    const wanted = new Set();
-    for (let place = first; place < Math.min(last, shown.length); place++) wanted.add(place);
-    if (selected < shown.length) wanted.add(selected); // so that the focus stays in the page
-    const ranks = new Set([...wanted].map((place) => shown[place]));
-    for (const [rank, card] of cards) {
-      if (ranks.has(rank)) continue;
-      card.remove();
-      cards.delete(rank);
-    }
-    let before = null;
-    for (const place of [...wanted].sort((a, b) => a - b)) {
-      const rank = shown[place];
-      let card = cards.get(rank);
-      if (!card) {
-        card = makeCard(rank);
-        cards.set(rank, card);
-        if (before) before.after(card);
-        else list.prepend(card);
-      }
-      before = card;
-      card.style.width = `${cardWidth}px`;
-      card.style.left = `${(place % columns) * (cardWidth + GAP)}px`;
-      card.style.top = `${topOf(place)}px`;
-      card.setAttribute("aria-posinset", place + 1);
+  function makeUpTo(place) {
+    while (cards.size <= Math.min(place, shown.length - 1)) {
+      const rank = shown[cards.size], card = makeCard(rank);
+      cards.set(rank, card);
+      card.setAttribute("aria-posinset", cards.size);
       card.setAttribute("aria-setsize", shown.length);
-      card.classList.toggle("selected", place === selected);
-      card.tabIndex = place === selected ? 0 : -1;
+      list.append(card);
     }
   }
 
-  /** The first place of the row of cards at this height of the list. */
-  const placeAt = (height) => Math.max(0, Math.floor(height / pitch())) * columns;
+  /** Some more cards where the last ones come near. */
+  function fill() {
+    while (cards.size < shown.length && list.getBoundingClientRect().bottom < 2 * window.innerHeight) {
+      makeUpTo(cards.size + AT_ONCE - 1);
+    }
+  }
 
   // ---------------------------------------------------------------------------------------- the selection
 
   function select(place, focus = true) {
     if (place < 0 || place >= shown.length) return;
+    makeUpTo(place);
+    const before = cards.get(shown[selected]), card = cards.get(shown[place]);
+    before?.classList.remove("selected");
+    if (before) before.tabIndex = -1;
+    card.classList.add("selected");
+    card.tabIndex = 0;
     selected = place;
-    render();
-    const card = cards.get(shown[place]);
     if (focus && !card.contains(document.activeElement)) card.focus({ preventScroll: true });
   }
 
@@ -442,7 +301,6 @@
     const box = selectedBox(), { top, bottom } = seen();
     if (box.top < top || box.height > bottom - top) window.scrollBy(0, box.top - top);
     else if (box.bottom > bottom) window.scrollBy(0, box.bottom - bottom);
-    render();
   }
 
   function move(by) {
@@ -452,15 +310,9 @@
 
   const KEYS = { ArrowLeft: "wrong", ArrowRight: "right", ArrowUp: "unsure", d: "drop" };
 
-  /** What a key means: its letter, on keyboards without Latin letters the one at that place. */
-  function nameOf({ key, code }) {
-    if (key.length > 1) return key;
-    return /[a-z]/i.test(key) ? key.toLowerCase() : code.replace(/^Key/, "").toLowerCase();
-  }
-
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || event.isComposing || !shown.length) return;
-    const key = nameOf(event);
+    const key = keyOf(event);
     if (event.target.closest?.("summary, pre, a") && key !== "j" && key !== "k") return;
     if (event.target.closest?.("input, select, textarea")) {
       if (key !== "Escape") return;
@@ -522,7 +374,10 @@
       shown.length === data.idx.length
         ? counted(shown.length, "sample")
         : `${shown.length.toLocaleString("en")} of ${counted(data.idx.length, "sample")}`;
-    arrange();
+    cards.clear();
+    list.replaceChildren(...(shown.length ? [] : [nothing]));
+    fill();
+    select(selected, false);
     if (shown.length && selected > 0) bringIntoView();
     else if (list.getBoundingClientRect().top < seen().top) window.scrollBy(0, list.getBoundingClientRect().top - seen().top);
   }
@@ -535,35 +390,12 @@
   fillFilter(filters.suggested, data.suggestion);
   for (const select of Object.values(filters)) select.addEventListener("change", filter);
   search.addEventListener("input", filter);
-  measure();
   filter();
 
-  let waiting = false;
-  window.addEventListener(
-    "scroll",
-    () => {
-      if (waiting) return;
-      waiting = true;
-      requestAnimationFrame(() => {
-        waiting = false;
-        render();
-      });
-    },
-    { passive: true }
-  );
-  let width = list.clientWidth;
-  new ResizeObserver(() => {
-    if (list.clientWidth === width) return;
-    width = list.clientWidth;
-    measure();
-  }).observe(list);
-  window.addEventListener("resize", () => requestAnimationFrame(render));
+  window.addEventListener("scroll", fill, { passive: true });
+  window.addEventListener("resize", fill);
   document.addEventListener("keydown", onKey);
   byId("export").addEventListener("click", exportMarks);
-  byId("load").addEventListener("change", async (event) => {
-    if (event.target.files.length) await loadMarks(event.target.files[0]);
-    event.target.value = ""; // so that the same file can be loaded again
-  });
   byId("clear").addEventListener("click", () => {
     if (!confirm(`Clear all ${counted(marks.size, "mark")}?`)) return;
     marks.clear();

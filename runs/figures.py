@@ -66,15 +66,8 @@ def plot_confusion(counts, class_names, path):
         ax.set_xticks(ticks, names, rotation=45, ha="right")
         ax.set_yticks(ticks, names)
         for i, j in np.argwhere(shares >= 0.005):
-            ax.text(
-                j,
-                i,
-                f"{100 * shares[i, j]:.0f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[i, j] > 0.5 else "black",
-            )
+            color = "white" if shares[i, j] > 0.5 else "black"
+            ax.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8, color=color)
     ax.grid(False)
     ax.set(xlabel="predicted class", ylabel="true class", title="test samples, % of each true class")
     fig.colorbar(image, ax=ax, shrink=0.8)

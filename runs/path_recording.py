@@ -116,16 +116,11 @@ class PathFiles:
         """open() for a step before every --fine_every-th update of the loader's samples; says what costs much."""
         step = f"before every update number {self.args.fine_every} * step"
         recorder = self.open(name, num_fine_steps(self.args, self.experiment.data), step, rows)
-        self._print_cost(name, recorder.shape, loader.num_samples)
-        return recorder
-
-    def _print_cost(self, name, shape, followed):
-        trained = PASSES_OF_TRAINING * self.args.epochs * self.experiment.train_loader.num_samples
-        cost = shape[1] * followed / trained
+        followed, trained = loader.num_samples, self.args.epochs * self.experiment.train_loader.num_samples
+        cost = recorder.shape[1] * followed / (PASSES_OF_TRAINING * trained)
         if cost > 0.5:
-            affordable = max(1, int(followed * 0.1 / cost))
-            size = shape[0] * shape[1] * shape[2] * (2 if self.args.path_dtype == "float16" else 4)
             print(
-                f"{name}: {followed} samples at {shape[1]} moments cost about {cost:.1f} times the arithmetic of the "
-                f"training itself ({size / 1e6:.0f} MB); --fine_samples {affordable} would cost 0.1"
+                f"{name}: {followed} samples at {recorder.shape[1]} moments cost about {cost:.1f} times the arithmetic "
+                f"of the training itself; --fine_samples {max(1, int(followed * 0.1 / cost))} would cost 0.1"
             )
+        return recorder

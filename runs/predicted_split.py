@@ -15,10 +15,9 @@ from common.files import check_intact
 from common.hardware import Hardware
 from common.untrusted import load_npz, valid_text
 from data.datasets import Split
-from data.images import FolderImages
 from models import load_weights
 from paths.recorded import Recorded
-from runs.recorded_run import pictures_of
+from runs.recorded_run import folder_of_files, pictures_of
 from runs.run_folder import checkpoint_path, data_of, last_kept, network_of, read_args
 from utils import split_loader
 
@@ -49,20 +48,19 @@ def open_split(folder: str, split: str, data_dir: str | None = None) -> Recorded
     with torch.no_grad():
         for x, _, _, idx in split_loader(where, dataset, samples, rows, samples.labels, samples.labels):
             path[idx.cpu().numpy(), 0] = F.softmax(forward(x), 1).cpu().numpy()
-    names, root = range(len(path)), None
-    if isinstance(samples.images, FolderImages):
-        names, root = samples.images.paths, samples.images.root
-        if not resolved.get("test_size"):  # with train/ in it; a split's folder may be val/ or have another name
-            came_from, root = root.name, root.parent
+    # names of the split, also where there are no files: so marks.csv fits no other split
+    files, files_in = [f"{came_from}/{i}" for i in range(len(path))], folder_of_files(samples.images, resolved)
+    if files_in is not None:
+        own = samples.images.root.relative_to(files_in)  # a split's folder may be val/ or have another name
+        files = [(own / name).as_posix() for name in samples.images.paths]
     return Recorded(
         name=f"{valid_text(folder.resolve().name)}, {split} split",
         path=path,
         given=samples.labels,
         class_names=[valid_text(str(name)) for name in resolved["class_names"]],
         original=samples.labels,
-        # names of the split, also where there are no files: so marks.csv fits no other split
-        files=list(names) if root and resolved.get("test_size") else [f"{came_from}/{name}" for name in names],
-        files_in=root,
+        files=files,
+        files_in=files_in,
         images=pictures_of(samples.images),
         step_name="prediction",
     )

@@ -10,9 +10,9 @@ from common.errors import BadInput
 from common.files import check_intact
 from common.untrusted import load_npz, valid_text
 from data.datasets import fingerprint
-from data.images import FolderImages, picture
+from data.images import FolderImages
 from data.label_files import Marks
-from paths.loose_files import or_grey
+from paths.loose_files import pictures_in
 from paths.recorded import Recorded, open_path
 from paths.recorder import read_sidecar
 from runs.run_folder import data_of, read_args
@@ -32,11 +32,10 @@ def open_run(folder, data_dir=None, with_images=True):
     if coarse is None:
         raise BadInput(f"{folder}: has no {' or '.join(PATHS)} .npy; record one with main_gen_path.py")
     y, ny, files, marks = _labels(check_intact(folder / "labels.npz"), settings)
-    true_probs = folder / "true_probs.npy"
+    path, fine, true_probs = open_path(folder / f"{coarse}.npy"), None, folder / "true_probs.npy"
     try:
-        path, fine = open_path(folder / f"{coarse}.npy"), None
         if (folder / f"{PATHS[coarse]}.npy").is_file():
-            fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"], len(ny))
+            fine = _fine(folder / f"{PATHS[coarse]}.npy", settings["fine_every"])
         probs = read_distributions(check_intact(true_probs)).numpy() if true_probs.is_file() else None
     except ValueError as problem:
         raise BadInput(str(problem)) from None
@@ -46,10 +45,6 @@ def open_run(folder, data_dir=None, with_images=True):
     if path.shape[1] < settings["epochs"]:
         print(f"{folder}: {path.shape[1]} of {settings['epochs']} epochs are complete", file=sys.stderr)
     images = _images_of(folder, settings, data_dir) if with_images else None
-    # files are named relative to the folder with train/ in it, where there is one
-    above = isinstance(images, FolderImages) and (
-        images.root if settings["resolved"].get("test_size") else images.root.parent
-    )
     return Recorded(
         name=valid_text(folder.resolve().name),
         path=path,
@@ -61,7 +56,7 @@ def open_run(folder, data_dir=None, with_images=True):
         original=y,
         marks=marks,
         files=files,
-        files_in=above or None,
+        files_in=folder_of_files(images, settings["resolved"]),
         images=pictures_of(images),
         step_name="epoch",
         fine=fine,
@@ -86,16 +81,13 @@ def _labels(file, settings):
     return y, ny, [f"{settings['train_on']}/{name}" for name in files.tolist()], marks
 
 
-def _fine(file, every, num_samples):
+def _fine(file, every):
     """The path of some samples between updates, or None while it has no complete step."""
     sidecar = read_sidecar(file)
     if not sidecar["complete"]:
         return None
     path, rows = open_path(file), sidecar.get("rows")
-    rows = np.arange(path.shape[0]) if rows is None else np.array(rows)
-    if rows.shape != path.shape[:1] or rows.dtype.kind != "i" or rows.min() < 0 or rows.max() >= num_samples:
-        raise ValueError(f"{file}: its .json names other samples than the run has; take an intact copy")
-    return path, rows, every
+    return path, np.arange(len(path)) if rows is None else np.array(rows), every
 
 
 def _images_of(folder, settings, data_dir):
@@ -108,9 +100,14 @@ def _images_of(folder, settings, data_dir):
 
 
 def pictures_of(images):
-    """A function of (n,) idx that gives uint8 images (H, W, C), of files as large as they are, up to a limit."""
-    if images is None:
-        return None
+    """A function of (n,) idx that gives uint8 images (H, W, C); None where there are none."""
     if isinstance(images, FolderImages):
-        return lambda idx: [or_grey(lambda i=i: picture(images.root / images.paths[i]), images.paths[i]) for i in idx]
-    return lambda idx: images[torch.as_tensor(idx)].numpy()
+        return pictures_in(images.root, images.paths)
+    return images if images is None else lambda idx: images[torch.as_tensor(idx)].numpy()
+
+
+def folder_of_files(images, resolved):
+    """The folder that files are named from: the one with train/ in it, where there is one; None of what is no folder of
+    images. resolved: of the run's args.json."""
+    if isinstance(images, FolderImages):
+        return images.root if resolved.get("test_size") else images.root.parent

@@ -3,7 +3,6 @@
 The page itself is tried in tests/paths/test_report.py; here its export is written from the data in it, as it does.
 """
 
-import base64
 import csv
 import json
 import os
@@ -39,7 +38,7 @@ def page_of(out):
     """What is in the page: its data, and the labels on disk and those given."""
     block = re.search(r'id="data">(.*?)</script>', (out / "report.html").read_text(encoding="utf-8"), re.S)[1]
     data = json.loads(block)
-    return data, *(np.frombuffer(base64.b64decode(data[name]), np.uint8) for name in ("original", "given"))
+    return data, *(np.array(data[name]) for name in ("original", "given"))
 
 
 def export(out, said, file):

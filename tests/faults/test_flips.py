@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 
+from common.errors import BadInput
 from common.files import CheckedFiles
 from paths.recorded import open_path
 from supervision.table import PredictionTable
@@ -58,7 +59,7 @@ def read(copy, file, reader):
         return code, err
     try:
         reader(copy.folder / file.with_suffix(".npy"))
-    except ValueError as problem:
+    except (BadInput, ValueError) as problem:
         return 2, f"error: {problem}"
     return 0, ""
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.errors import BadInput
 from paths import exports, label_errors, measures, recorded, recorder
 
 N, STEPS, CLASSES = 20, 12, 4
@@ -60,7 +61,7 @@ def test_a_prediction_that_is_none_is_found_in_every_chunk(tmp_path, monkeypatch
     path = PATH.copy(order="F")
     path[row, 3] *= 0.5
     np.save(tmp_path / "path.npy", path)
-    with pytest.raises(ValueError, match=f"row {row} "):
+    with pytest.raises(BadInput, match=f"row {row} "):
         recorded.open_path(tmp_path / "path.npy")
 
 

@@ -257,12 +257,6 @@ def test_labels_that_do_not_fit_are_refused(labels):
         compute(random_path()[0], labels)
 
 
-def test_el2n_at_a_chosen_step_is_the_error_there():
-    path, labels = random_path()
-    found = compute(path, labels, el2n_step=7)["el2n_at_step"]
-    np.testing.assert_allclose(found, np.linalg.norm(path[:, 7] - np.eye(4)[labels], axis=1), rtol=1e-4)
-
-
 def test_accuracy_of_raw_and_filtered_predictions_by_hand():
     path, labels = random_path()
     path[4] = 0  # never visited: counts nowhere

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from data.label_files import Marks
 from paths import player
 from paths.analysis import Analysis
 from paths.player import EASY, HARD, WRONG, write_player
@@ -81,16 +80,11 @@ def test_where_nobody_knows_suspects_and_suggestions_stand_for_them(tmp_path):
     assert data["truth"] == analysis.suggestion[data["idx"]].tolist() and not data["known"]
 
 
-def test_of_many_samples_featured_ones_marked_ones_and_a_random_part_are_shown(tmp_path, monkeypatch):
+def test_of_many_samples_featured_ones_and_a_random_part_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(player, "MOST_SAMPLES", 100)
-    given = recorded(num_samples=400, num_wrong=80).given
-    mark = np.full(400, "", "U6")
-    mark[300:] = "unsure"
-    marks = Marks(given, given, given, mark, np.full(400, ""))
-    page, data, _ = written(tmp_path, num_samples=400, num_wrong=80, marks=marks)
+    page, data, _ = written(tmp_path, num_samples=400, num_wrong=80)
     assert len(data["idx"]) == len(set(data["idx"])) == 100
     assert all(data["featured"].values())
-    assert 25 <= sum(m != "" for m in data["mark"]) < 60
     assert 10 <= sum(kind == WRONG for kind in data["kind"]) <= 30
     assert "100 of 400 samples" in page
 
@@ -114,14 +108,23 @@ def test_a_page_that_would_be_too_large_leaves_samples_out_then_makes_pictures_s
     many = dict(num_samples=300, num_steps=40, num_classes=20, images=lambda idx: [pixels[i] for i in idx])
     many["path"] = rng.dirichlet(np.ones(20), (300, 40))
     whole, data, _ = written(tmp_path, **many)
-    assert len(data["idx"]) == 300 and data["sheet"]["sizes"][0] == [64, 64] and "pixels" not in part_shown(whole)
-    monkeypatch.setattr(player, "MOST_BYTES", 300_000)
-    monkeypatch.setattr(player, "PATH_SHARE", 0.6)
+    assert len(data["idx"]) == 300 and data["pictures"][0][1:] == [64, 64] and "64 pixels" in part_shown(whole)
+    monkeypatch.setattr(player, "MOST_PATH", 200_000)
+    monkeypatch.setattr(player, "MOST_PICTURES", 120_000)
     page, data, q = written(tmp_path, **many)
-    assert len(page.encode()) < 300_000
-    assert 100 < len(data["idx"]) == len(q) < 300 and max(data["sheet"]["sizes"][0]) < 64
-    assert f"{len(data['idx'])} of 300 samples" in page and "pixels" in part_shown(page)
+    assert len(part(page, "path")) <= 200_000 and sum(len(file) for file, _, _ in data["pictures"]) <= 120_000
+    side = max(data["pictures"][0][1:])
+    assert 100 < len(data["idx"]) == len(q) < 300 and side < 64
+    assert f"{len(data['idx'])} of 300 samples" in page and f"{side} pixels" in part_shown(page)
     assert set(range(len(data["idx"]))) >= {i for found in data["featured"].values() for i in found}
+
+
+def test_a_page_of_the_largest_path_and_pictures_is_below_20_megabytes(tmp_path):
+    """All else that is in a page: what it has for 2,000 samples with long texts and names, in six bytes a letter."""
+    long = dict(num_classes=100, class_names=["ü" * 50] * 100, texts=["ü" * 240] * 2000, images=None)
+    page, _, _ = written(tmp_path, num_samples=2000, num_steps=2, **long)
+    rest = len(page.encode()) - len(part(page, "path"))
+    assert player.MOST_PATH + player.MOST_PICTURES + rest < 20e6
 
 
 def part_shown(page):
@@ -130,18 +133,16 @@ def part_shown(page):
 
 def test_pictures_are_the_samples_own(tmp_path):
     page, data, _ = written(tmp_path, num_samples=60)
-    sheet = Image.open(io.BytesIO(base64.b64decode(part(page, "sheet"))))
-    own, (row, cell) = recorded(num_samples=60).images, (data["sheet"]["row"], data["sheet"]["cell"])
+    own = recorded(num_samples=60).images
     for i in (0, 17, 59):
-        left, top = i % row * cell, i // row * cell
-        found = np.asarray(sheet.crop((left, top, left + 8, top + 8)))
-        assert np.abs(found - own(np.array([data["idx"][i]]))[0, :, :, 0].astype(int)).max() <= 40  # noise, as a JPEG
+        found = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["pictures"][i][0]))).convert("L"))
+        assert np.abs(found - own(np.array([data["idx"][i]]))[0, :, :, 0].astype(int)).max() <= 60  # noise, with loss
 
 
 def test_a_run_without_pictures_without_suspects_and_with_two_classes_is_shown(tmp_path):
     few = dict(images=None, clean=None, num_classes=2, num_samples=9, num_wrong=0, num_steps=1)
     page, data, q = written(tmp_path, **few)
-    assert data["sheet"] is None and q.shape == (9, 1, 2) and not data["featured"][str(WRONG)]
+    assert data["pictures"] is None and q.shape == (9, 1, 2) and not data["featured"][str(WRONG)]
 
 
 def test_nothing_from_outside_becomes_markup_and_no_address_is_named(tmp_path):
@@ -305,7 +306,7 @@ def test_hovering_shows_picture_and_label_and_a_tap_keeps_them(opened):
     idx = int(re.search(r"idx (\d+)", page.text("#card"))[1])
     assert f"label: class {values.given[idx]}" in page.text("#card")
     assert idx >= 20 or f"is: class {values.clean[idx]}" in page.text("#card")
-    assert page.all("#card canvas")
+    assert page.all("#card img")
     page.hover(page.one("h1"), 0, 0)
     page.await_card(False)
     box = dots.rect
