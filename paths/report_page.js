@@ -111,6 +111,39 @@
     byId("next").open = true; // what to do with it
   }
 
+  /** Rows of a CSV file: a cell may be quoted, and hold quotes, commas and line ends. */
+  function rowsOfFile(text) {
+    const rows = [[]];
+    for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/g)) {
+      rows.at(-1).push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
+      if (end !== ",") rows.push([]);
+    }
+    return rows.filter((row) => row.length > 1);
+  }
+
+  /** Marks of a file, made of this page's samples, in the place of those made here. */
+  async function loadMarks(file) {
+    const [header, ...rows] = rowsOfFile((await file.text()).replace(/^\ufeff/, ""));
+    const at = (row, name) => row[(header || []).indexOf(name)];
+    const fits = (row, i) =>
+      Number(at(row, "idx")) === i && Number(at(row, "given_label")) === given[i] &&
+      Number(at(row, "original_label") ?? original[i]) === original[i];
+    if (rows.length !== given.length || !rows.every(fits)) {
+      return notify(`${file.name} is no marks.csv of these samples and labels: nothing was loaded.`);
+    }
+    marks = new Map([...earlier.keys()].map((idx) => [idx, { mark: TAKEN_BACK }]));
+    rows.forEach((row, idx) => {
+      const mark = at(row, "mark"), label = Number(at(row, "label"));
+      if (MARKS.some(([known]) => known === mark)) marks.set(idx, mark === "wrong" ? { mark, label } : { mark });
+    });
+    for (const [idx, found] of marks) if (same(found, earlier.get(idx))) marks.delete(idx);
+    writeMarks();
+    for (const rank of cards.keys()) refresh(rank);
+    notify(`Loaded ${file.name}.`);
+  }
+
+  const same = (a, b) => a && b && a.mark === b.mark && (a.mark !== "wrong" || a.label === b.label);
+
   // ------------------------------------------------------------------------------------------------ cards
 
   const choices = document.createDocumentFragment(); // an option a class, to be cloned
@@ -396,6 +429,10 @@
   window.addEventListener("resize", fill);
   document.addEventListener("keydown", onKey);
   byId("export").addEventListener("click", exportMarks);
+  byId("load").addEventListener("change", async (event) => {
+    if (event.target.files.length) await loadMarks(event.target.files[0]);
+    event.target.value = ""; // so that the same file can be loaded again
+  });
   byId("clear").addEventListener("click", () => {
     if (!confirm(`Clear all ${counted(marks.size, "mark")}?`)) return;
     marks.clear();

@@ -399,6 +399,24 @@ def test_axe_core_finds_nothing_in_either_colour_scheme(opened, scheme, width, h
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_marks_are_loaded_from_a_file_and_those_of_other_labels_are_not(opened, tmp_path):
+    values = example()
+    page = opened()
+    page.press("left", "right", "d")
+    text = page.export()
+    page.one("#clear").click()
+    page.browser.switch_to.alert.accept()
+    page.press("j", "j", "up")  # a mark that the file does not have
+    (tmp_path / "marks.csv").write_text(text)
+    page.one("#load").send_keys(str(tmp_path / "marks.csv"))
+    wait_until(lambda: re.findall(r"\d+", page.text("#counts")) == ["1", "1", "0", "1"])
+    assert page.choice(values["order"][0]) == values["suggestion"][values["order"][0]]
+    (tmp_path / "marks.csv").write_text(text.replace("\n0,", "\n1,"))
+    page.one("#load").send_keys(str(tmp_path / "marks.csv"))
+    wait_until(lambda: "Loaded" not in page.text("#notice"))
+    assert re.findall(r"\d+", page.text("#counts")) == ["1", "1", "0", "1"]
+
+
 def test_earlier_marks_are_shown_as_such_until_they_are_changed(opened):
     values = example()
     marks = Marks(*[values["given"]] * 3, np.array(["right"] * 40), np.full(40, ""))
