@@ -20,7 +20,7 @@ from data.label_files import Marks, read_marks
 from paths import report
 from paths.recorded import Recorded
 from paths.report import write_report
-from tests.paths.browser import Page, wait_until
+from tests.paths.browser import Page, numbers, wait_until
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -81,10 +81,6 @@ def written(tmp_path, **changes):
     write(tmp_path / "report.html", example(**changes))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     return page, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
-
-
-def numbers(text):
-    return re.findall(r"\d[\d,]*", text)
 
 
 def header(page):
