@@ -104,7 +104,7 @@ def test_a_prediction_that_is_not_finite_leaves_its_row_as_it_was():
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_as_many_entries_as_there_are_classes_at_most(k):
-    with pytest.raises(ValueError, match="6 classes"):
+    with pytest.raises(ValueError, match=f"k .*6.* {k}$"):
         SparseTable(3, 6, k, 0.5)
 
 
@@ -166,7 +166,7 @@ def test_a_state_makes_another_table_the_same_from_then_on():
         t.update(*batches(300, 40, 1, 90)[0])
     assert all(torch.equal(getattr(other, name), getattr(table, name)) for name in (*table.stores, "visited"))
     assert other.error() == table.error()
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"\(300, 5\).*\(300, 6\)"):
         SparseTable(300, 40, 6, 0.9).load_state_dict(table.state_dict())
 
 
@@ -199,19 +199,20 @@ def test_a_table_that_was_changed_or_lost_its_json_is_refused_by_name(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
     path.write_bytes(content)
-    assert "checksum" in refusal(path)
+    assert f"{path}: " in refusal(path) and "q.json" in refusal(path)  # which has another checksum
     path.with_suffix(".json").unlink()
     assert str(path) in refusal(path)
 
 
-def test_an_archive_that_claims_more_than_it_holds_is_not_unpacked(tmp_path):
+def test_an_archive_that_claims_more_than_it_holds_is_not_unpacked(tmp_path, monkeypatch):
     path = saved(tmp_path)
     np.savez_compressed(path, index=np.zeros((300, 5), np.uint16), value=np.zeros((300, 5), np.float16), rest=[0.0])
     sidecar = json.loads(path.with_suffix(".json").read_text())
     sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     del sidecar["crc32"]
     path.with_suffix(".json").write_text(json.dumps(sidecar))
-    assert "claims" in refusal(path)
+    monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("it was unpacked"))
+    assert str(path) in refusal(path)
 
 
 def test_all_of_it_moves_to_a_device():
