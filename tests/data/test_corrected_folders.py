@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from common.errors import BadInput, RunFailure
 from data import corrected_folders
 from data.corrected_folders import OWN, own_of
 from data.datasets import open_dataset
+from models import NETS
 from utils import experiment_parser
 
 CLASSES = ["cat", "dog", "owl"]
@@ -128,14 +130,14 @@ def test_moved_in_place_and_back_to_the_byte(data, capsys):
     after = contents(folder)
     assert without_own(after) == corrected(before, prefix)
     told = capsys.readouterr().out  # no run is named: its network is left to be filled in, not to the default
-    assert "--net NET" in told and "--run " in told
+    assert "--run " in told and re.search(r"--net (\S+)", told)[1] not in NETS
     apply_marks.main(flags)  # a second time
     assert contents(folder) == after
     assert own_of(folder).is_dir()
     assert ImageFolder(Path(folder, prefix)).classes == CLASSES  # others, too, take none of that for a class
     apply_marks.main(["--undo", "--data_dir", folder])
     assert contents(folder) == before and not own_of(folder).exists()
-    with pytest.raises(BadInput, match="--undo"):
+    with pytest.raises(BadInput, match=f"--undo.* {folder}"):
         apply_marks.main(["--undo", "--data_dir", folder])
 
 
@@ -186,7 +188,7 @@ def test_labels_that_a_run_was_given_but_nobody_looked_at_do_not_get_into_the_da
     assert [(row["file"], row["new_name"]) for row in rows(own_of("new") / "changes.csv")] == [
         (f"{prefix}owl/2.png", "dog")
     ]
-    assert "1 wrong" in (told := capsys.readouterr().out) and "--ny_" in told  # owl/1.png was so in the run alone
+    assert re.search(r" 1 .*--ny_", capsys.readouterr().out)  # owl/1.png was so in the run alone
 
 
 def test_names_that_clash_where_case_is_ignored_are_kept_apart(workplace):
@@ -315,13 +317,13 @@ def test_an_undo_goes_by_contents_goes_on_and_overwrites_nothing(data, capsys):
     root = Path(folder, prefix)
     (root / "cat/1.png").write_bytes(b"somebody's new image")
     (root / "cat/3_1.png").write_bytes(b"edited since")
-    with pytest.raises(RunFailure, match="and 1 more"):
+    with pytest.raises(RunFailure, match=rf"{prefix}(cat|dog)/.*\b1\b"):  # one is named, and one more counted
         apply_marks.main(["--undo", "--data_dir", folder])
     assert (root / "cat/1.png").read_bytes() == b"somebody's new image"
     assert (root / "dog/1_1.png").read_bytes() == before[f"{prefix}cat/1.png"]  # left, not lost
     assert (root / "cat/3_1.png").read_bytes() == b"edited since" and not (root / "owl/3.png").exists()
     assert contents(folder)[f"{prefix}dog/2.png"] == before[f"{prefix}dog/2.png"]
-    with pytest.raises(BadInput, match="half undone"):
+    with pytest.raises(BadInput, match=r"1\.json.*--undo"):
         apply_marks.main([marks, "--data_dir", folder, "--in_place"])
     (root / "cat/1.png").unlink()
     (root / "cat/3_1.png").write_bytes(before[f"{prefix}owl/3.png"])

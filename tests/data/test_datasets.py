@@ -283,7 +283,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypa
     (tmp_path / "bomb.png").write_bytes(png(*size))
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     images = FolderImages(tmp_path, ["bomb.png"], 64, 1)
-    with pytest.raises(BadInput, match="pixels, which are too many|exceeds limit"):
+    with pytest.raises(BadInput, match="bomb.png"):
         images.decode_rows(np.array([0]))
     assert images.count_channels() == 1
 
@@ -297,7 +297,7 @@ def test_pillow_does_not_warn_beside_it(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert "ValueError: 10001 x 10000 pixels" in done.stderr and "Warning" not in done.stderr
+    assert done.returncode == 1 and "10001" in done.stderr and "Warning" not in done.stderr
 
 
 def test_a_large_image_and_a_long_one_are_no_bombs(tmp_path):
@@ -342,7 +342,7 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tree, opened, refused
     (tree / "train/cat/y.jpg").symlink_to("y.jpg")
     dataset = opened("folder", tree)
     assert dataset.num_train == 7
-    refused(dataset.measure, "x.jpg (No such file", "y.jpg (Too many levels")
+    refused(dataset.measure, "x.jpg", "y.jpg")
 
 
 def test_names_that_are_no_utf_8_become_text_where_they_are_class_names(tree, opened):
