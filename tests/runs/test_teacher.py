@@ -211,7 +211,20 @@ def npz_teacher(quick, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("npz"))
         file = other_data("a.npz")
-        flags = ("--dataset", "npz", "--data_dir", file, "--train_size", 40, "--batch_size", 10, "--epochs", 1)
+        flags = (
+            "--dataset",
+            "npz",
+            "--data_dir",
+            file,
+            "--train_size",
+            40,
+            "--batch_size",
+            10,
+            "--epochs",
+            1,
+            "--ny_ratio",
+            0.3,
+        )
         return main_gen_teacher.main(quick(*flags)).absolute()
 
 
