@@ -60,7 +60,7 @@ lint: $(VENV)/.installed-dev  ## ruff
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: install  ## speed and memory as ratios, beside the stored ones; BENCH_FLAGS="--device cuda --store"
+bench: install  ## speed and memory as ratios; BENCH_FLAGS="--device cuda --only steps"
 	$(RUN) -m benchmarks $(BENCH_FLAGS)
 
 notebooks: $(VENV)/.installed-dev  ## execute them with their published settings; NOTEBOOK_FLAGS="--run_dir RUN ..."

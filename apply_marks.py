@@ -16,9 +16,9 @@ from pathlib import Path
 from shlex import quote
 
 from common import errors, flags
-from common.errors import RunFailure
-from data.corrected_folders import folder_of, is_applied, move_in_place, own_of, plan_folder, undo, write_tree
-from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections, write_once
+from common.errors import BadInput
+from data.corrected_folders import folder_of, move_in_place, own_of, plan_folder, undo, write_tree
+from data.corrections import correct_csv, correct_npy, correct_npz, read_corrections
 from runs.run_folder import command_again, read_args
 
 
@@ -42,48 +42,51 @@ def make_parser():
     return parser
 
 
+def is_folder(data_dir):
+    """Also of one that is not there, which is told when it is opened."""
+    return data_dir is not None and not Path(data_dir).is_file()
+
+
 def check(args):
     """BadInput, of what can be said of the flags before anything is read."""
-    folder = args.data_dir is not None and not Path(args.data_dir).is_file()
+    folder = is_folder(args.data_dir)
     ways = [name for name in ("out", "in_place", "undo") if getattr(args, name)]
     if len(ways) != 1:
         found = " and ".join(f"--{name}" for name in ways) or "nothing to do"
-        raise errors.BadInput(f"{found}: give one of --out, --in_place and --undo")
-    if not args.undo and args.marks is None:
-        raise errors.BadInput("MARKS: give the marks.csv that the page exported")
-    elif args.marks is not None and not Path(args.marks).is_file():
-        raise errors.BadInput(f"{args.marks}: there is no such file; give the marks.csv that the page exported")
+        raise BadInput(f"{found}: give one of --out, --in_place and --undo")
+    if not args.undo and not (args.marks and Path(args.marks).is_file()):
+        raise BadInput(f"MARKS {args.marks or ''}: there is no such file; give the marks.csv that the page exported")
     for name in ("in_place", "undo", "link"):
         if getattr(args, name) and not folder:
-            raise errors.BadInput(f"--{name}: is for an image folder; give it with --data_dir")
-    if args.link and not args.out:
-        raise errors.BadInput("--link: goes with --out")
-    if args.out and args.data_dir and Path(args.data_dir).is_file():
-        kind = Path(args.data_dir).suffix
-        if kind not in (".npz", ".npy", ".csv"):
-            raise errors.BadInput(
-                f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it a list is written"
-            )
-        elif Path(args.out).suffix != kind:
-            raise errors.BadInput(f"--out {args.out}: must end in {kind}, as the data does")
-    elif args.out and args.data_dir is None and Path(args.out).suffix != ".csv":
-        raise errors.BadInput(
-            f"--out {args.out}: a list of changes ends in .csv; to have data corrected give it with --data_dir"
-        )
+            raise BadInput(f"--{name}: is for an image folder; give it with --data_dir")
+    if not args.out:
+        if args.link:
+            raise BadInput("--link: goes with --out")
+        return
+    kind = Path(args.data_dir).suffix if args.data_dir else ".csv"
+    if not folder and kind not in (".npz", ".npy", ".csv"):
+        raise BadInput(f"--data_dir {args.data_dir}: is no folder, .npz, .npy or .csv; without it a list is written")
+    out = Path(args.out)
+    if not folder and out.suffix != kind:
+        raise BadInput(f"--out {out}: must end in {kind}, as the data does, or a list of changes without --data_dir")
+    if out.exists():
+        raise BadInput(f"--out {out}: is there already; choose another name, or move it away")
+    if not out.parent.is_dir():
+        raise BadInput(f"--out {out}: there is no folder {out.parent}; make it first")
 
 
 def correct_folder(args):
-    """Returns the corrected folder, and whether anything was done."""
+    """Returns the corrected folder."""
     root = folder_of(args.data_dir)
-    if args.in_place and is_applied(root, args.marks):
-        return root, False
     plan = plan_folder(root, args.marks)
     print(*plan.notes, plan.corrections, sep="\n")
-    if not args.in_place:
-        return Path(args.out), write_tree(plan, args.out, args.link)
-    if plan.moves:
-        move_in_place(plan, args.marks)
-    return root, bool(plan.moves)
+    out = root if args.in_place else Path(args.out)
+    if args.in_place:
+        move_in_place(plan)
+    else:
+        write_tree(plan, out, args.link)
+    print(f"lists of the changes, and marks.csv for the next round: {os.path.relpath(own_of(out))}")
+    return out
 
 
 def correct_file(args):
@@ -91,19 +94,19 @@ def correct_file(args):
     source, out = args.data_dir, Path(args.out)
     if source is None:
         found = read_corrections(args.marks)
-        _, is_new = write_once(out, found.write_changes)
+        found.write_changes(out)
     else:
-        one = {
+        correct = {
             ".npz": partial(correct_npz, split=args.split),
             ".npy": correct_npy,
             ".csv": partial(correct_csv, column=args.column),
-        }[Path(source).suffix]
-        found, is_new = write_once(out, lambda new: one(source, new, args.marks))
+        }[out.suffix]
+        found = correct(source, out, args.marks)
         found.write_changes(out.with_name(f"{out.stem}_changes.csv"))
-        if Path(source).suffix != ".npy":  # where samples that are left out keep their row
+        if out.suffix != ".npy":  # where samples that are left out keep their row
             found.write_marks(out.with_name(f"{out.stem}_marks.csv"))
     print(found)
-    return out, is_new
+    return out
 
 
 def next_command(args, settings, out):
@@ -120,17 +123,6 @@ def next_command(args, settings, out):
     return " ".join(map(quote, ["python", *command_again(settings, **net, **data, run_name=name)]))
 
 
-def take_back(args):
-    """--undo: returns the folder. RunFailure that names what could not be moved back; a second --undo tries again."""
-    root = folder_of(args.data_dir)
-    count, left = undo(root)
-    print(f"{count} images moved back")
-    if left:
-        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-        raise RunFailure(f"{left[0]}{more}")
-    return root
-
-
 def main(argv=None) -> Path:
     """Run the script; returns what it wrote."""
     args = make_parser().parse_args(argv)
@@ -139,14 +131,10 @@ def main(argv=None) -> Path:
         args.data_dir = settings["data_dir"]
     check(args)
     if args.undo:
-        out = take_back(args)
+        out = folder_of(args.data_dir)
+        print(f"{undo(out)} images moved back")
     else:
-        is_folder = args.data_dir is not None and not Path(args.data_dir).is_file()
-        out, is_new = (correct_folder if is_folder else correct_file)(args)
-        if not is_new:
-            print(f"{out}: these marks are applied there already; nothing was changed")
-        if is_folder:
-            print(f"lists of the changes, and marks.csv for the next round: {os.path.relpath(own_of(out))}")
+        out = correct_folder(args) if is_folder(args.data_dir) else correct_file(args)
         if command := next_command(args, settings, out):
             print(f"next: {command}")
             if not args.run:

@@ -13,10 +13,9 @@ label distributions. Here idx, labels and noise are the test split's rows.
 from pathlib import Path
 from shlex import quote
 
-import numpy as np
-
 from common import errors
 from common.files import sha256_of
+from data.label_files import agree_by_chance
 from runs.path_recording import PathFiles, check_path_flags, fixed_samples, num_fine_steps, path_flags
 from runs.run_folder import RESULTS
 from supervision.targets import OneHot
@@ -26,7 +25,6 @@ from training.observers import PathBeforeEpochs, PathBeforeUpdates
 from utils import experiment_parser, read_true_distributions, run_name
 
 HUMAN_PROBS = "cifar10h-probs.npy"
-
 
 FLAGS = {
     "the paths": path_flags(fine_every=4, fine_samples="all when not given")
@@ -59,12 +57,10 @@ def find_human_probs(args):
 def check_human_probs(path, data):
     """BadInput unless the file holds a distribution for each row that is trained on, in the same order."""
     likeliest = read_true_distributions("--human_probs", path, data.dataset).argmax(1).numpy()
-    agreement = np.mean(likeliest == data.y)
-    shares = [np.bincount(labels, minlength=data.dataset.num_classes) / len(data.y) for labels in (data.y, likeliest)]
-    if agreement < shares[0] @ shares[1] + 0.1:  # what rows in any other order come to
+    if agree_by_chance(data.y, likeliest, data.dataset.num_classes):
         raise errors.BadInput(
-            f"--human_probs {path}: agrees with the clean labels in {agreement:.1%} of the rows, as chance would: "
-            "its rows are in another order; give the file that belongs to this data set"
+            f"--human_probs {path}: agrees with the clean labels no more often than chance would: its rows are in "
+            "another order; give the file that belongs to this data set"
         )
 
 

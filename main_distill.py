@@ -101,11 +101,9 @@ def main(argv=None) -> Path | None:
     given.labels = experiment.data.ny
     target = method.make(given)
     if isinstance(target, TeacherTable):
-        unvisited = target.count_unvisited(experiment.data.train_idx)
-        print(
-            f"{unvisited} of {len(experiment.data.train_idx)} training samples have no row in the teacher's table; "
-            "they are trained on their own label"
-        )
+        rows = experiment.data.train_idx
+        if unvisited := target.count_unvisited(rows):
+            print(f"{unvisited} of {len(rows)} training samples have no row in the table: their label teaches")
     loss = partial(method.loss, tau=args.tau if method.has_temperature else 1.0)
     file = target_file(args, method, teacher)
     run, state = experiment.train(

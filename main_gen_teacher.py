@@ -26,6 +26,9 @@ FLAGS = {
     "the paths": record_flags("of the teacher"),
 }
 
+# What the command for a student repeats, where it was given: how to train, which a student does not inherit
+SHARED = "net width norm augment batch_size lr momentum weight_decay scheduler warmup epochs amp".split()
+
 
 def make_parser():
     parser = experiment_parser(__doc__, proj_name="Gen_teacher", save_epochs=[4, 50, 78, 118, 158, 178, 199])
@@ -51,12 +54,12 @@ def main(argv=None) -> Path | None:
     experiment.start()
     run, state = experiment.train(OneHot(experiment.dataset.num_classes), temperature=args.filt_tau, watch=watch)
     teacher = run.path.name if run.path.parent == RESULTS / "Gen_teacher" else run.path
-    given = [f" --{name} {getattr(args, name)}" for name in ("net", "batch_size", "lr", "epochs") if name in args.given]
+    shared = flags.as_flags({name: getattr(args, name) for name in SHARED if name in args.given})
     experiment.tell_result(
         run,
         state,
         f"evaluate.py {quote(str(run.path))}",
-        f"main_distill.py --teach_path {quote(str(teacher))} --teach_type table{''.join(given)}",
+        " ".join(["main_distill.py --teach_path", quote(str(teacher)), "--teach_type table", *shared]),
         *[f"analyze_paths.py {quote(str(run.path))}"] * args.record_paths,
     )
     return run.path

@@ -158,9 +158,9 @@ def main(argv=None) -> Path | None:
         if distributed.RANK == 0:
             print(comparison.report(results, args, curves, folder))
     one = folder / f"seed_{args.seed}" / args.methods[-1]
-    print(f"next: python evaluate.py {quote(str(one))}, or another seed's and method's")
+    print(f"next: python evaluate.py {quote(str(one))}")
     if args.record_paths:
-        print(f"next: python analyze_paths.py {quote(str(one.with_name('OHT')))}, or another seed's")
+        print(f"next: python analyze_paths.py {quote(str(one.with_name('OHT')))}")
     print(folder)
     return folder
 

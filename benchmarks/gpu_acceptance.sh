@@ -68,5 +68,5 @@ for file in epoch_2.pt epoch_2.npy; do
         note "$file of first and $other are equal" $? 0
     done
 done
-part steps 240 -m benchmarks --device "$DEVICE" --only steps ${QUICK:+--quick} --store --ratios ratios.json
+part steps 240 -m benchmarks --device "$DEVICE" --only steps ${QUICK:+--quick}
 exit $FAILED

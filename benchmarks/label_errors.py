@@ -9,9 +9,9 @@ benchmarks/README.md. Clean labels are read here alone, to judge. Needs the clea
 """
 
 import argparse
+import itertools
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,10 @@ def experiments(args):
 def trained(name, flags):
     """The run folder of an experiment, which is trained if it is not there."""
     run_name = name.replace(" %", "").replace(", seed ", "_s").replace(" ", "_")
-    folder, flags = Path("results") / PROJECT / f"run_{run_name}", [str(flag) for flag in flags]
-    if (folder / "cpu_seconds.json").exists():
-        if json.loads((folder / "flags.json").read_text()) != flags:
-            raise SystemExit(f"{folder}: was made with other flags; move it away")
-    else:
+    folder = Path("results") / PROJECT / f"run_{run_name}"
+    if not (folder / "cpu_seconds.json").exists():
         started = time.process_time()
-        main_gen_path.main([*flags, "--proj_name", PROJECT, "--run_name", run_name, "--overwrite"])
-        (folder / "flags.json").write_text(json.dumps(flags))
+        main_gen_path.main([*map(str, flags), "--proj_name", PROJECT, "--run_name", run_name, "--overwrite"])
         (folder / "cpu_seconds.json").write_text(json.dumps(time.process_time() - started))
     return folder
 
@@ -61,9 +57,10 @@ class Run:
             idx, self.given, self.clean = kept["idx"], kept["ny"][kept["idx"]], kept["y"][kept["idx"]]
         self.path, self.wrong = np.asfortranarray(self.path[idx]), self.given != self.clean
 
-    @property
-    def seconds(self):
-        return json.loads((self.folder / "cpu_seconds.json").read_text())
+    def seconds(self, predictions="last epoch"):
+        """CPU seconds of the training that these predictions need."""
+        name = "out_of_fold.json" if predictions == "out of fold" else "cpu_seconds.json"
+        return json.loads((self.folder / name).read_text())
 
     def predictions(self):
         """{name: (N, K)}: what confident learning can be fed with; out of fold only where that has been trained."""
@@ -86,8 +83,7 @@ def peer_scores(run):
 
 def judge(scores, wrong):
     """{name: {"AP", "AUROC", "precision"}}; precision among as many as there are errors."""
-    largest = np.finfo(np.float32).max  # a closed path's detour is infinite
-    scores = {name: np.clip(score, -largest, largest) for name, score in scores.items()}
+    scores = {name: np.nan_to_num(score) for name, score in scores.items()}  # a closed path's detour is infinite
     return {
         name: {
             "AP": average_precision_score(wrong, score),
@@ -113,19 +109,19 @@ def lead_interval(ours, first, wrongs, rng):
 
 def ranking_table(name, runs, all_of_them):
     """Markdown: a line a score, mean ± standard deviation over the seeds that have it, best AP first."""
-    found = defaultdict(lambda: defaultdict(list))
-    for run, scores in zip(runs, all_of_them, strict=True):
-        for score, figures in judge(scores, run.wrong).items():
-            for figure, value in figures.items():
-                found[score][figure].append(value)
-    order = sorted(found, key=lambda score: -np.mean(found[score]["AP"]))
+    judged = [judge(scores, run.wrong) for run, scores in zip(runs, all_of_them, strict=True)]
+
+    def figures(score, figure):
+        return [of_seed[score][figure] for of_seed in judged if score in of_seed]
+
+    order = sorted(dict.fromkeys(itertools.chain(*judged)), key=lambda score: -np.mean(figures(score, "AP")))
     lines = [f"**{name}**, {len(runs)} seeds, {np.mean([r.wrong.mean() for r in runs]):.1%} wrong", ""]
     lines += ["| score | AP | AUROC | precision at the number of errors | seeds |", "|---|---|---|---|---|"]
     for score in order:
-        cells = [_mean_and_spread(found[score][figure]) for figure in ("AP", "AUROC", "precision")]
+        cells = [_mean_and_spread(figures(score, figure)) for figure in ("AP", "AUROC", "precision")]
         shown = f"**{score}**" if score == RECOMMENDED else score
-        lines.append(f"| {shown} | {' | '.join(cells)} | {len(found[score]['AP'])} |")
-    rivals = [score for score in order if score != RECOMMENDED and len(found[score]["AP"]) == len(runs)]
+        lines.append(f"| {shown} | {' | '.join(cells)} | {len(figures(score, 'AP'))} |")
+    rivals = [score for score in order if score != RECOMMENDED and len(figures(score, "AP")) == len(runs)]
     at_one_training = next(score for score in rivals if not score.endswith("out of fold"))
     for what, rival in (("at one training", at_one_training), ("of all", rivals[0])):
         ours, theirs = ([scores[key] for scores in all_of_them] for key in (RECOMMENDED, rival))
@@ -142,22 +138,18 @@ def counting_table(named_runs):
     lines += ["|---|---|---|---|---|---|---|---|"]
     for name, run in named_runs:
         score, suggestion, num_errors = find_label_errors(run.path, run.given)
-        sets = {"paths": np.isin(np.arange(len(score)), np.argsort(-score, kind="stable")[:num_errors])}
-        right = {"paths": (suggestion == run.clean)[run.wrong].mean()}
-        seconds = dict.fromkeys(run.predictions(), run.seconds) | {"paths": run.seconds}
-        if "out of fold" in seconds:
-            seconds["out of fold"] = json.loads((run.folder / "out_of_fold.json").read_text())
+        found = np.isin(np.arange(len(score)), np.argsort(-score, kind="stable")[:num_errors])
+        ways = {"paths": (found, suggestion, run.seconds())}
         for kind, p in run.predictions().items():
-            sets[kind] = find_label_issues(run.given, p, n_jobs=1)
             rivals = p.copy()
             rivals[np.arange(len(p)), run.given] = -1
-            right[kind] = (rivals.argmax(1) == run.clean)[run.wrong].mean()
-        for kind, found in sets.items():
-            hits = (found & run.wrong).sum()
-            how = kind if kind == "paths" else f"cleanlab find_label_issues, {kind}"
+            found, seconds = find_label_issues(run.given, p, n_jobs=1), run.seconds(kind)
+            ways[f"cleanlab find_label_issues, {kind}"] = found, rivals.argmax(1), seconds
+        for how, (found, suggested, seconds) in ways.items():
+            hits, right = (found & run.wrong).sum(), (suggested == run.clean)[run.wrong].mean()
             lines.append(
                 f"| {name} | {run.wrong.sum()} | {how} | {found.sum()} | {hits / max(found.sum(), 1):.3f} | "
-                f"{hits / run.wrong.sum():.3f} | {right[kind]:.3f} | {seconds[kind]:.0f} |"
+                f"{hits / run.wrong.sum():.3f} | {right:.3f} | {seconds:.0f} |"
             )
     return lines
 

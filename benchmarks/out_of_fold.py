@@ -21,24 +21,18 @@ FOLDS = 5
 def out_of_fold(flags, folder):
     """Write folder/out_of_fold.npy (n, K), row by row as the run's samples, and the CPU seconds that it took.
 
-    flags: those of main_gen_path.py that made the run in folder. A fold that is done is kept (fold_F.npz).
+    flags: those of main_gen_path.py that made the run in folder.
     """
     args = make_parser().parse_args([*flags, "--record", "none"])
     experiment = Experiment(args, folder / "unused", selects=False).start()
     rows, everyone = experiment.data.train_idx, experiment.train_loader.clean()
     fold = np.random.default_rng(args.seed).permutation(len(rows)) % FOLDS
     held_out = np.zeros((len(rows), experiment.dataset.num_classes), np.float32)
-    seconds = 0
+    started = time.process_time()
     for k in range(FOLDS):
-        kept = folder / f"fold_{k}.npz"
-        if not kept.exists():
-            started = time.process_time()
-            p = _train_and_predict(experiment, rows[fold != k], everyone.of_samples(rows[fold == k]))
-            np.savez(kept, p=p, seconds=time.process_time() - started)
-            print(f"{folder}: fold {k + 1} of {FOLDS}", flush=True)
-        with np.load(kept) as found:
-            held_out[fold == k], seconds = found["p"], seconds + float(found["seconds"])
-    (folder / "out_of_fold.json").write_text(json.dumps(seconds))
+        held_out[fold == k] = _train_and_predict(experiment, rows[fold != k], everyone.of_samples(rows[fold == k]))
+        print(f"{folder}: fold {k + 1} of {FOLDS}", flush=True)
+    (folder / "out_of_fold.json").write_text(json.dumps(time.process_time() - started))
     np.save(folder / "out_of_fold.npy", held_out)
 
 

@@ -1,11 +1,9 @@
-"""An epoch's work the way the published code does it, relative to ours.
+"""An epoch's work the way the published code does it.
 
-Images one by one through PIL and torchvision transforms, in four workers; float32, NCHW; the table and the calibration
-error row by row in Python; torch's own SGD; the training set run through the network a second time, augmented, for its
-accuracy.
+Images one by one through PIL and torchvision transforms, in worker processes; float32, NCHW; the table and the
+calibration error row by row in Python; torch's own SGD; the training set run through the network a second time,
+augmented, for its accuracy.
 """
-
-import warnings
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.side_by_side import Race, Ratio
-from benchmarks.workload import Ours
-from common.hardware import native_bfloat16
 from models import build_model
-
-WORKERS = 4
 
 
 class Images(Dataset):
@@ -99,16 +92,3 @@ class PublishedStyle:
             correct.append(predicted == y.to(self.device))
         confidence, correct = torch.cat(confidence), torch.cat(correct)
         return correct.double().mean().item(), calibration_error(confidence, correct)
-
-
-def races(work):
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: as published
-    workers = 1 if work.quick else WORKERS
-    for net, steps, turns in (("smallcnn", 8, 3), ("resnet18", 2, 2)):
-        if net not in work.nets:
-            continue
-        goal = 3.0 if native_bfloat16(work.device) else 1.4
-        experiment = work.experiment(net, work.steps(on_cpu=steps))
-        contenders = {"ours": Ours(experiment).epoch, "published": PublishedStyle(experiment, workers).epoch}
-        ratio = Ratio(f"{net}: published style / ours", "published", "ours", goal, more_is_better=True)
-        yield Race(contenders, [ratio], work.turns(turns), seconds=work.seconds(45))

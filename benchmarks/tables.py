@@ -44,13 +44,6 @@ def predictions(num_classes, scale, random):
     return lambda idx: pattern[idx % 64].add_(noise[torch.randint(64, (len(idx),))]).softmax(1)
 
 
-def timed(work):
-    """(what work() returns, seconds, CPU seconds)."""
-    started, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - started, time.process_time() - cpu
-
-
 def measure(rank, world_size, meeting, kind, args):
     """Print the line of a kind of table, of this process."""
     torch.set_num_threads(1)
@@ -65,9 +58,12 @@ def measure(rank, world_size, meeting, kind, args):
     for visit in range(VISITS + 1):
         for idx in rows[torch.randperm(len(rows), generator=random)].split(BATCH):
             mine = idx[rank::world_size]
-            new, _, making = timed(lambda mine=mine: prob(mine))
-            _, *updating = timed(lambda mine=mine, new=new: table.update(mine, new))
-            times += torch.tensor([*updating, making]) * (visit > 0)
+            cpu = time.process_time()
+            new = prob(mine)
+            started, made = time.perf_counter(), time.process_time()
+            table.update(mine, new)
+            spent = time.perf_counter() - started, time.process_time() - made, made - cpu
+            times += torch.tensor(spent) * (visit > 0)
     time.sleep(0.1)
     own = getattr(table, "local", table)
     kept = sum(getattr(own, name).nbytes for name in (*own.stores, "visited"))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.side_by_side import in_turns
 from common.hardware import Hardware
 from common.interruption import stop_if_asked
 from data.loader import IndexedLoader
@@ -51,14 +52,15 @@ class Workload:
         np.savez(file, **arrays)
         return str(file)
 
-    def turns(self, usual):
-        return 2 if self.quick else usual
+    def race(self, contenders, turns, seconds=0, warm_up=True):
+        """in_turns(), after a call of each where they warm up."""
+        turns, seconds = (2, 0) if self.quick else (turns, seconds)
+        if warm_up:
+            for contender in contenders.values():
+                contender()
+        return in_turns(contenders, turns, self.wait, seconds)
 
-    def seconds(self, usual):
-        """For which a race goes on, where that is more turns: a fast machine's turns are short, and noisier."""
-        return 0 if self.quick else usual
-
-    def steps(self, on_cpu):
+    def updates(self, on_cpu):
         """Updates a turn: on_cpu of them, or a whole epoch of CIFAR-10 on a GPU, where all that an epoch costs once
         would weigh too much against a few fast steps."""
         if self.quick:
@@ -70,16 +72,14 @@ class Workload:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize()
 
-    def flags(self, net, num_steps):
-        return [
+    def experiment(self, net, updates):
+        """A started Experiment of main_gen_teacher.py whose epochs have so many updates; its table has all rows."""
+        flags = [
             *("--dataset", "npz", "--data_dir", self.data_dir, "--net", net, "--valid_size", "0", "--lr", "0.01"),
-            *("--batch_size", str(self.batch_size), "--train_size", str(num_steps * self.batch_size)),
+            *("--batch_size", str(self.batch_size), "--train_size", str(updates * self.batch_size)),
             *self.device_flags,
         ]
-
-    def experiment(self, net, num_steps):
-        """A started Experiment of main_gen_teacher.py whose epochs have num_steps updates; its table has all rows."""
-        experiment = Experiment(make_parser().parse_args(self.flags(net, num_steps)), self.folder / "unused")
+        experiment = Experiment(make_parser().parse_args(flags), self.folder / "unused")
         with contextlib.redirect_stdout(io.StringIO()):
             return experiment.start()
 
@@ -105,11 +105,10 @@ class Ours:
     """
 
     def __init__(self, experiment, more=(), target=None, loss=cross_entropy):
-        args, num_classes = experiment.args, experiment.dataset.num_classes
-        self.experiment = experiment
-        table = PredictionTable(len(experiment.data.y), num_classes, args.smoothing, experiment.hardware.device)
+        args, table = experiment.args, experiment.new_table()
         self.state, self.lr, self.loss = experiment.new_state(table), args.lr, loss
-        self.forward, self.target = experiment.hardware.forward_of(self.state.model), target or OneHot(num_classes)
+        self.forward = experiment.hardware.forward_of(self.state.model)
+        self.target = target or OneHot(experiment.dataset.num_classes)
         nothing_evaluated = SimpleNamespace(rows=[])
         bar = ProgressBar(nothing_evaluated, len(experiment.train_loader), args.epochs)
         self.observers = [TableUpdater(table, args.filt_tau), *more, bar]
@@ -118,7 +117,7 @@ class Ours:
         state = self.state
         train_epoch(state, self.forward, self.target, self.loss, self.lr, self.observers, stop_if_asked)
         self.observers[-1].after_epoch(state.epoch, state.model)
-        state.epoch, state.so_far = state.epoch + 1, None
+        state.end_epoch()
 
 
 class Bare:

@@ -21,18 +21,11 @@ TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # name
 
 @contextlib.contextmanager
 def partial_file(path: str | Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a file under a temporary name; it is on disk when the block ends. Yields the file; gone on an exception."""
-    partial = partial_name(path)
-    try:
-        with open(partial, mode, **({} if "b" in mode else TEXT)) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-    except BaseException as problem:
-        partial.unlink(missing_ok=True)
-        if isinstance(problem, OSError):
-            problem.filename = str(path)  # a full disk's names none, others the temporary one
-        raise
+    """Open a file under a temporary name, which its caller removes; it is on disk when the block ends."""
+    with naming(path), open(partial_name(path), mode, **({} if "b" in mode else TEXT)) as f:
+        yield f
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def partial_name(path: str | Path) -> Path:
@@ -41,11 +34,11 @@ def partial_name(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Have an OSError of the block name the file, where it names none, as a full disk's does."""
+    """Have an OSError of the block name the file: a full disk's names none, others may name the temporary one."""
     try:
         yield
     except OSError as problem:
-        problem.filename = problem.filename or str(path)
+        problem.filename = str(problem.filename or path).removesuffix(PARTIAL)
         raise
 
 

@@ -58,7 +58,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Defaults in the help, where there are any; the description's lines as they were written."""
 
     def _get_help_string(self, action):
-        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
+        has_none = action.default is None or action.default is False or action.default == []  # 0 is one
+        return action.help if has_none else super()._get_help_string(action)
 
 
 class CheckedParser(argparse.ArgumentParser):

@@ -222,15 +222,10 @@ class Hardware:
     def describe(self) -> dict:
         """For environment.json."""
         kept = {name: getattr(self, name) for name in (*DECIDING, "threads")}
-        return {**kept, "device": self.device.type, "hardware": hardware_name(self.device)}
+        return {"hardware": hardware_name(self.device), **kept, "device": self.device.type}
 
     def __str__(self):
-        compiled = "compiled" if self.compiled else "not compiled"
-        on = {"TF32": self.tf32, "cudnn.benchmark": self.cudnn_benchmark, "deterministic": self.deterministic}
-        layout = "channels_last" if self.channels_last else "NCHW"
-        device = f"{self.device.type} ({hardware_name(self.device)})"
-        more = (name for name in on if on[name])
-        return ", ".join([device, self.precision, *more, layout, compiled, f"{self.threads} threads"])
+        return ", ".join(f"{name} {value}" for name, value in self.describe().items())
 
 
 def _threads(wanted=None):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import BadInput
-from common.files import PARTIAL, naming, read_json, write_json
+from common.files import read_json, whole_file, write_json
 from common.untrusted import load_npy, printable
 
 FOLDER = ".decoded"  # below the images; hidden, so that it is no class
@@ -62,40 +62,28 @@ def fingerprint(images):
     """SHA-256 of all paths, sizes and times of change: reading 100 GB anew would take longer than they are worth."""
     found = hashlib.sha256()
     for path in images.paths:
-        try:
-            stat = os.stat(images.root / path)
-            size, time = stat.st_size, stat.st_mtime_ns
-        except OSError:  # is one that cannot be read
-            size = time = 0
-        found.update(f"{path}\0{size}\0{time}\n".encode("utf-8", "surrogateescape"))
+        stat = os.stat(images.root / path)
+        found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 
 def _make(images, path, of_now):
-    partial, made_folder = path.with_name(path.name + PARTIAL), not path.parent.exists()
-    size = np.prod(images.shape, dtype=np.int64) / 1e9
+    made_folder, size = not path.parent.exists(), np.prod(images.shape, dtype=np.int64) / 1e9
     print(f"{path}: decoding {len(images)} images once, {size:.1f} GB", flush=True)
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while not path.exists():
-            with open(partial, "ab") as f:  # nothing is lost where another process is at it
-                fcntl.flock(f, fcntl.LOCK_EX)
-                if not partial.exists() or os.fstat(f.fileno()).st_ino != partial.stat().st_ino:
-                    continue  # it was finished, or given up
-                try:
-                    f.truncate(0)
-                    bad = _write(images, f)
-                    f.flush()
-                    os.fsync(f.fileno())
-                    described = {"shape": images.shape, "fingerprint": of_now, "bad": bad}
-                    write_json(path.with_suffix(".json"), described)
-                    os.replace(partial, path)
-                except BaseException:
-                    partial.unlink(missing_ok=True)
-                    path.with_suffix(".json").unlink(missing_ok=True)
-                    if made_folder and not any(path.parent.iterdir()):
-                        path.parent.rmdir()
-                    raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():  # else another process made it meanwhile
+            with whole_file(path) as f:
+                described = {"shape": images.shape, "fingerprint": of_now, "bad": _write(images, f)}
+                write_json(path.with_suffix(".json"), described)
+    except BaseException:
+        if made_folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
+    finally:
+        os.close(folder)
 
 
 def _write(images, file):

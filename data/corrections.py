@@ -5,11 +5,7 @@ Image folders have a file of their own: corrected_folders.py.
 
 import codecs
 import csv
-import filecmp
 import io
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +13,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.files import whole_file
-from common.untrusted import as_cell, load_npy, load_npz, nfc, printable, valid_text
+from common.untrusted import as_cell, class_numbers, load_npy, load_npz, nfc, printable, valid_text
 from data.label_files import Marks, outline_of_marks, read_marks
 
 LEFT_OUT = -100  # the label of a sample that is left out of an array: torch's losses ignore it
@@ -92,32 +88,15 @@ def read_corrections(
 ) -> Corrections:
     """The Corrections of a marks.csv. BadInput where it does not belong to the data: class names, files and original
     labels, by row, as far as they are known."""
-    outline = outline_of_marks(marks_file)
-    if original is not None and len(original) != outline.num_samples:
+    count, class_names, _ = outline_of_marks(marks_file)
+    if original is not None and len(original) != count:
         raise BadInput(
-            f"{marks_file}: has {outline.num_samples} rows, the data has {len(original)} samples: the marks were made "
+            f"{marks_file}: has {count} rows, the data has {len(original)} samples: the marks were made "
             "on other data; give those"
         )
-    names = outline.class_names if names is None else names
-    marks = read_marks(str(marks_file), outline.num_samples, names, files, original, flag="MARKS")
+    names = class_names if names is None else names
+    marks = read_marks(str(marks_file), count, names, files, original, flag="MARKS")
     return Corrections(marks, names, files)
-
-
-def write_once(out: Path, write: Callable) -> tuple[object, bool]:
-    """write(path) a file, and move it to out. Returns what write() does, and whether out is new: not where it is there
-    already as it would be. BadInput where it is something else."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise BadInput(f"--out {out}: there is no folder {out.parent}; make it first")
-    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:
-        new = Path(folder, out.name)
-        found = write(new)
-        if not out.exists():
-            os.rename(new, out)
-            return found, True
-        if not (out.is_file() and filecmp.cmp(new, out, shallow=False)):
-            raise BadInput(f"--out {out}: is there, and is something else; choose another name, or move it away")
-    return found, False
 
 
 # ------------------------------------------------------------------------------------------- label files
@@ -132,8 +111,8 @@ def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -
     labels = arrays[f"{prefix}labels"]
     names = arrays.get("class_names")
     names = None if names is None else [valid_text(str(name)) for name in names]
-    found = read_corrections(marks_file, names, original=_as_numbers(labels, f"--data_dir {source}: {prefix}labels"))
-    arrays[f"{prefix}labels"] = _with(labels, found.labels)
+    found = read_corrections(marks_file, names, original=class_numbers(labels, f"--data_dir {source}: {prefix}labels"))
+    arrays[f"{prefix}labels"] = found.labels.astype(labels.dtype).reshape(labels.shape)
     for key, values in arrays.items():  # images, and whatever else there is by sample
         if key.startswith(prefix) and values.shape[:1] == found.labels.shape:
             arrays[key] = values[~found.dropped]
@@ -145,12 +124,12 @@ def correct_npz(source: str, out: Path, marks_file: str, split: str = "train") -
 def correct_npy(source: str, out: Path, marks_file: str) -> Corrections:
     """Write an (N,) array of labels anew; what is left out is labelled LEFT_OUT, so that rows stay where they are."""
     labels = load_npy(source, f"--data_dir {source}: not a readable .npy array")
-    found = read_corrections(marks_file, original=_as_numbers(labels, f"--data_dir {source}"))
+    found = read_corrections(marks_file, original=class_numbers(labels, f"--data_dir {source}"))
     values = np.where(found.dropped, LEFT_OUT, found.labels)
     if found.dropped.any() and not np.can_cast(np.int8, labels.dtype):
         labels = labels.astype(np.int64)  # unsigned: has no room for it
     with whole_file(out) as f:
-        np.save(f, _with(labels, values), allow_pickle=False)
+        np.save(f, values.astype(labels.dtype).reshape(labels.shape))
     return found
 
 
@@ -173,7 +152,8 @@ def correct_csv(source: str, out: Path, marks_file: str, column: str) -> Correct
     if short := [i for i, line in enumerate(lines) if len(line) <= place]:
         raise BadInput(f"{what}: row {short[0]} has no {column}; mend the file")
     cells = [line[place].strip() for line in lines]
-    names = _texts_of_classes(cells, outline_of_marks(marks_file).class_names, what)
+    _, class_names, _ = outline_of_marks(marks_file)
+    names = _texts_of_classes(cells, class_names, what)
     number = {nfc(name): k for k, name in enumerate(names)}
     found = read_corrections(marks_file, names, original=np.array([number[nfc(cell)] for cell in cells]))
     with whole_file(out, "w") as f:
@@ -192,26 +172,10 @@ def _texts_of_classes(cells, names, what):
     """The text that stands for each class in a column of labels: numbers, or names, which the marks know."""
     if all(cell.isdecimal() for cell in cells):
         return [str(k) for k in range(max([*map(int, cells), len(names) - 1]) + 1)]
-    names, known = list(names), {nfc(name) for name in names}
-    unknown = sorted({cell for cell in cells if nfc(cell) not in known})
-    nameless = [k for k, name in enumerate(names) if name == str(k)]
-    if len(unknown) == len(nameless) == 1:  # of the class that no label of the marks is of
-        names[nameless[0]] = unknown[0]
-    elif unknown:
+    known = {nfc(name) for name in names}
+    if unknown := sorted({cell for cell in cells if nfc(cell) not in known}):
         raise BadInput(
             f"{what}: the label {printable(unknown[0])} is none of the class names of the marks; give the file that "
             "they were made on, or one with class numbers"
         )
     return names
-
-
-def _as_numbers(labels, what):
-    numbers = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise BadInput(f"{what}: must be whole numbers of shape (N,), found {labels.shape} of {labels.dtype}")
-    return numbers.astype(np.int64)
-
-
-def _with(labels, values):
-    """Values (N,) in the shape and type that labels have."""
-    return values.astype(labels.dtype).reshape(labels.shape)

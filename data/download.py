@@ -22,49 +22,42 @@ from common.errors import BadInput, RunFailure, run_script
 from common.files import partial_name, sha256_of
 from common.flags import CheckedParser, one_of
 
-CIFAR_H = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/"
-CIFAR_N = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
-SOURCES = {  # data set: its files as (name below --data_dir, address, SHA-256 or None where it is not known)
-    "cifar10h": [
-        (
-            "cifar10h-probs.npy",
-            CIFAR_H + "cifar10h-probs.npy",
-            "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d",
-        )
-    ],
-    "cifar10n": [
-        (
-            "CIFAR-10_human.pt",
-            CIFAR_N + "CIFAR-10_human.pt",
-            "873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",
-        ),
-        ("CIFAR-100_human.pt", CIFAR_N + "CIFAR-100_human.pt", None),
-    ],
-    "tinyimagenet": [("tiny-imagenet-200.zip", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)],
+SOURCES = {  # data set: (address of a folder, {name of a file in it: its SHA-256, or None where it is not known})
+    "cifar10h": (
+        "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data",
+        {"cifar10h-probs.npy": "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d"},
+    ),
+    "cifar10n": (
+        "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data",
+        {
+            "CIFAR-10_human.pt": "873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",
+            "CIFAR-100_human.pt": None,
+        },
+    ),
+    "tinyimagenet": ("http://cs231n.stanford.edu", {"tiny-imagenet-200.zip": None}),
 }
 TINY_IMAGENET = "tiny-imagenet-200"
-
-
-def check_present(path: Path, sha256: str | None = None) -> None:
-    """BadInput if a file at path is not the one expected."""
-    if sha256 and path.exists() and sha256_of(path) != sha256:
-        raise BadInput(f"{path}: there already, but not the published file; move it away, then run this again")
 
 
 def fetch(url: str, path: Path, sha256: str | None = None) -> None:
     """Bring the file at url (http, https, file) to path, whole or not at all. A file already at path is kept.
 
-    RunFailure, with nothing at path, if the file cannot be fetched or saved or is not the one expected.
+    BadInput if that is not the one expected. RunFailure, with nothing at path, if the file cannot be fetched or saved
+    or is not the one expected.
     """
-    check_present(path, sha256)
-    kept, partial = path.exists(), partial_name(path)
+    if path.exists():
+        if sha256 and sha256_of(path) != sha256:
+            raise BadInput(f"{path}: there already, but not the published file; move it away, then run this again")
+        print(f"kept {path}")
+        return
+    partial = partial_name(path)
     try:
-        if not kept:
-            with tqdm(desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
-                urllib.request.urlretrieve(url, partial, lambda block, size, total: bar.update(block * size - bar.n))
-            if sha256 and sha256_of(partial) != sha256:
-                raise ValueError(f"it is not the published file, its SHA-256 is {sha256_of(partial)}")
-            os.replace(partial, path)
+        with tqdm(desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
+            urllib.request.urlretrieve(url, partial, lambda block, size, total: bar.update(block * size - bar.n))
+        found = sha256_of(partial)
+        if found != (sha256 or found):
+            raise ValueError(f"it is not the published file, its SHA-256 is {found}")
+        os.replace(partial, path)
     except (OSError, http.client.HTTPException, ValueError) as error:  # network, HTTP, disk, odd address
         raise RunFailure(
             f"{url}: could not be brought to {path}, nothing was written;\n"
@@ -72,7 +65,7 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    print(f"{'kept' if kept else 'wrote'} {path}, SHA-256 {sha256_of(path)}{'' if sha256 else ' (none is published)'}")
+    print(f"wrote {path}, SHA-256 {found}{'' if sha256 else ' (none is published)'}")
 
 
 def extract(archive: Path, folder: Path) -> None:
@@ -86,8 +79,6 @@ def extract(archive: Path, folder: Path) -> None:
             # zipfile makes no links and writes nothing outside the folder
             for member in tqdm(pack.infolist(), desc="extract", unit="file", disable=None):
                 pack.extract(member, partial)
-        if not (partial / TINY_IMAGENET / "train").is_dir():
-            raise ValueError(f"there is no {TINY_IMAGENET}/train in it")
         os.replace(partial / TINY_IMAGENET, folder)
     except Exception as error:  # zipfile has half a dozen kinds for a damaged file, and the disk may be full
         raise RunFailure(
@@ -107,24 +98,17 @@ def make_parser() -> CheckedParser:
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    sources, where = SOURCES[args.dataset], Path(args.data_dir)
-    files, folder = [where / name for name, _, _ in sources], where / TINY_IMAGENET
+    (address, sources), where = SOURCES[args.dataset], Path(args.data_dir)
+    files, folder = [where / name for name in sources], where / TINY_IMAGENET
     if where.exists() and not where.is_dir():
         raise BadInput(f"--data_dir {where}: not a folder; name one, it is made if need be")
-    if args.dataset == "tinyimagenet" and folder.exists():  # extracted before: the zip is not needed again
-        sources = []
-        if not (folder / "train").is_dir():
-            raise BadInput(f"{folder}: in the way, it has no train folder; move it away, then run this again")
-    for file, (_, _, sha256) in zip(files, sources, strict=False):
-        check_present(file, sha256)
-
+    if args.dataset == "tinyimagenet" and (folder / "train").is_dir():  # extracted before: the zip is not needed again
+        sources = {}
     where.mkdir(parents=True, exist_ok=True)
     socket.setdefaulttimeout(60)
-    for name, url, sha256 in sources:
-        if args.url:
-            is_folder = len(sources) > 1 or args.url.endswith("/")
-            url = f"{args.url.rstrip('/')}/{name}" if is_folder else args.url
-        fetch(url, where / name, sha256)
+    for name, sha256 in sources.items():
+        is_file = args.url and len(sources) == 1 and not args.url.endswith("/")
+        fetch(args.url if is_file else f"{(args.url or address).rstrip('/')}/{name}", where / name, sha256)
     if args.dataset == "tinyimagenet":
         if sources:
             extract(files[0], folder)

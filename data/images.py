@@ -27,10 +27,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 MOST_MEASURED = 100_000  # images that the normalisation is measured on
 PICTURE = 224  # pixels: the side of an image that is looked at
-MOST_PIXELS = 100_000_000  # of an image, as it is in the file and after its shorter side is resized
 HIDDEN = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}  # folders that systems leave; others start with a dot
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS says it, by name
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
 warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # damaged metadata, which spoil no pixel
 
 
@@ -98,12 +97,9 @@ def read(path: Path, channels: int, image_size: int | None = None) -> Image.Imag
     """One image file as Pillow's, upright, in RGB or grey; where it is to be image_size pixels, perhaps less large.
 
     Of 16 bits a pixel the upper 8 are kept, of several pictures in a file the first. Raises OSError (or what else
-    the file makes Pillow say) for a file that is no image, ValueError for pixels of 32 bits, or too many of them.
+    the file makes Pillow say) for a file that is no image or has too many pixels, ValueError for pixels of 32 bits.
     """
     with Image.open(path, formats=FORMATS) as image:
-        shorter, longer = sorted(image.size)  # as the header has it: nothing is decoded yet
-        if longer * max(shorter, (image_size or 0) ** 2 / shorter) > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, which are too many, here or once resized")
         if image.mode in ("I", "F"):  # Pillow would clip them at 255: an image all white, or all black
             raise ValueError("pixels of 32 bits, which have no agreed range; save it with 8 bits")
         if image_size:
@@ -137,7 +133,8 @@ class FolderImages:
     def __init__(self, root, paths, image_size, channels, skip_bad=False, backend="auto", cache_dir=None):
         self.root, self.paths, self.image_size, self.channels = root, paths, image_size, channels
         self.skip_bad, self.backend, self.cache_dir = skip_bad, backend, cache_dir
-        self._pixels = self._decoded = self.cache = self._bad = None
+        self._decoded = np.zeros(len(paths), bool)  # rows of _pixels
+        self.cache = self._bad = None
 
     def __len__(self):
         return len(self.paths)
@@ -145,6 +142,10 @@ class FolderImages:
     @property
     def shape(self):
         return len(self), self.image_size, self.image_size, self.channels
+
+    @cached_property
+    def _pixels(self):
+        return np.empty(self.shape, np.uint8)  # rows that nobody asks for take no memory
 
     def decode_row(self, row):
         return decode(self.root / self.paths[row], self.image_size, self.channels)
@@ -166,8 +167,7 @@ class FolderImages:
 
     def _missing(self, rows):
         """Bytes of the rows that are not decoded yet."""
-        missing = len(rows) if self._decoded is None else np.count_nonzero(~self._decoded[rows])
-        return int(missing) * self.image_size**2 * self.channels
+        return int(np.count_nonzero(~self._decoded[rows])) * self.image_size**2 * self.channels
 
     def how(self, rows, left=math.inf):
         """How rows are kept: "memory", "cache" (which is made, or opened) or "files". left: bytes, where it is a GPU's.
@@ -212,7 +212,7 @@ class FolderImages:
         Rows that nobody asked for hold anything, and take no memory.
         """
         rows = np.asarray(rows)
-        self.decode_rows(rows if self._decoded is None else rows[~self._decoded[rows]], keep=True)
+        self.decode_rows(rows[~self._decoded[rows]], keep=True)
         return torch.from_numpy(self._pixels)
 
     def decode_rows(self, rows: np.ndarray, keep: bool = False) -> np.ndarray:
@@ -243,8 +243,6 @@ class FolderImages:
             done = pool.map(work, range(len(rows)), rows)
             list(tqdm(done, total=len(rows), desc="decode", disable=None, leave=False))
         if keep:
-            if self._pixels is None:  # np.empty: rows that nobody asks for take no memory
-                self._pixels, self._decoded = np.empty(self.shape, np.uint8), np.zeros(len(self), bool)
             good = ~np.isin(rows, list(problems))
             self._pixels[rows[good]], self._decoded[rows[good]] = pixels[good], True
         return pixels, problems
@@ -279,14 +277,13 @@ def mean_and_std(images: "torch.Tensor | FolderImages") -> tuple[tuple, tuple]:
     Of a folder with more images than MOST_MEASURED, that many are measured, evenly spread: which ones follows
     from the set alone, not from the memory that is free, or two equal runs would differ.
     """
-    rows, at_once = np.arange(len(images)), chunk_size(images.shape)
+    rows = np.arange(len(images))
     if isinstance(images, FolderImages):
         rows = images.usable[np.unique(np.linspace(0, len(images.usable) - 1, MOST_MEASURED).astype(int))]
         if images.cache is None and images.backend in ("auto", "memory") and images.fits_in_memory(rows):
             images = images.into_memory(rows)
     count = total = square = 0
-    for first in range(0, len(rows), at_once):
-        some = rows[first : first + at_once]
+    for some in np.array_split(rows, -(-len(rows) // chunk_size(images.shape))):
         chunk = torch.from_numpy(images.decode_rows(some)) if isinstance(images, FolderImages) else images[some]
         pixels = (chunk / 255).double().flatten(0, 2)
         count, total, square = count + len(pixels), total + pixels.sum(0), square + (pixels**2).sum(0)

@@ -1,11 +1,9 @@
 """Label files made by people: FILE[:KEY] of --ny_file, and marks.csv, what a person said of each label."""
 
 import csv
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -155,7 +153,7 @@ def _by_row(header, lines, num_samples, paths, what):
     rows = {}
     for number, line in lines:
         sample = _text(line[by])
-        row = known.get(_whole(sample) if by == "idx" else sample, known.get(_unix_path(sample)))
+        row = known.get(sample, known.get(sample.removeprefix("train/")))
         if row is None:
             raise BadInput(f"{what}, line {number}: {by} {printable(sample)} is not in the training set")
         if row in rows:
@@ -176,17 +174,16 @@ def _labels(rows, column, class_names, num_classes, what):
     """
     count = Counter(map(nfc, class_names))
     names = {nfc(name): k for k, name in enumerate(class_names) if count[nfc(name)] == 1}
-    numbers = {int(name): k for name, k in names.items() if name.isdecimal()} or {k: k for k in range(num_classes)}
+    numbers = {str(int(name)): k for name, k in names.items() if name.isdecimal()}
+    numbers = numbers or {str(k): k for k in range(num_classes)}
     labels = []
     for number, line in rows:
         text = _text(line[column])
-        whole = _whole(text)
-        label = names.get(text, numbers.get(int(whole)) if re.fullmatch("[0-9]{1,9}", whole) else None)
+        label = names.get(text, numbers.get(text))
         if label is None:
-            hint = " (counted from 0)" if whole == str(num_classes) else ""
             raise BadInput(
                 f"{what}, line {number}: {column} {printable(text)} is neither the name of one class "
-                f"nor a class number from 0 to {num_classes - 1}{hint}"
+                f"nor a class number from 0 to {num_classes - 1}"
             )
         labels.append(label)
     return np.array(labels, np.int64)
@@ -194,16 +191,6 @@ def _labels(rows, column, class_names, num_classes, what):
 
 def _text(cell):
     return nfc(from_cell(cell.strip()))
-
-
-def _unix_path(text):
-    """A path as Windows or a shell writes it, as image folders' are kept."""
-    return text.replace("\\", "/").removeprefix("./").removeprefix("train/")
-
-
-def _whole(text):
-    """A number, of which a spreadsheet may have made 3.0 or 3,0."""
-    return re.sub(r"[.,]0*$", "", text)
 
 
 # --------------------------------------------------------------------------------------------- marks.csv
@@ -239,34 +226,25 @@ class Marks:
         return Marks(self.original, given, np.where(mark == "wrong", self.label, given), mark, audit)
 
 
-class Outline(NamedTuple):
-    """What a marks.csv says by itself: rows, a name for each class, files by idx (those of an image folder)."""
+def outline_of_marks(path: str | Path) -> tuple[int, list[str], dict[int, str]]:
+    """What a marks.csv says by itself: how many rows, a name for each class, {idx: file} (of an image folder).
 
-    num_samples: int
-    class_names: list
-    files: dict
-
-
-def outline_of_marks(path: str | Path) -> Outline:
-    """The Outline of a marks.csv, before it is held against its data. BadInput where the file is something else.
-
-    What is odd in a line is left for read_marks to tell.
+    BadInput where the file is something else. What is odd in a line is left for read_marks to tell.
     """
-    if not Path(path).is_file():
-        raise BadInput(f"{path}: there is no such file; give marks.csv as the page of analyze_paths.py exports it")
     header, lines = _csv_lines(path, path)
     if not {"idx", "given_label", "label", "mark"} <= set(header) or not lines:
         found = printable(",".join(header))
         raise BadInput(f"{path}: is no marks.csv (its header: {found}); export one from the page of analyze_paths.py")
     names, files, most = {}, {}, 1
     for _, line in lines:
-        numbers = [_whole(_text(line.get(column, ""))) for column in ("label", "given_label", "original_label")]
-        most = max([most, *(int(number) for number in numbers if number.isdecimal() and len(number) < 10)])
-        if numbers[0].isdecimal() and line.get("label_name", "").strip():
-            names[int(numbers[0])] = from_cell(line["label_name"].strip())
-        if (idx := _whole(_text(line["idx"]))).isdecimal() and line.get("file", "").strip():
+        idx, label = line["idx"].strip(), line["label"].strip()
+        labels = [label, line["given_label"].strip(), line.get("original_label", "").strip()]
+        most = max([most, *(int(text) for text in labels if text.isdecimal())])
+        if label.isdecimal() and line.get("label_name", "").strip():
+            names[int(label)] = from_cell(line["label_name"].strip())
+        if idx.isdecimal() and line.get("file", "").strip():
             files[int(idx)] = from_cell(line["file"].strip())
-    return Outline(len(lines), [names.get(k, str(k)) for k in range(most + 1)], files)
+    return len(lines), [names.get(k, str(k)) for k in range(most + 1)], files
 
 
 def read_marks(
@@ -316,7 +294,7 @@ def read_marks(
             f"{what}: given_label is the data's label in {np.mean(given == original):.1%} of the rows, no more than by "
             f"chance: {other_data}"
         )
-    audit = [_whole(_text(line.get("audit", ""))) for _, line in rows]  # numbers of strata
+    audit = [line.get("audit", "").strip() for _, line in rows]
     original = theirs if original is None else original
     return Marks(original, given, label, np.array(mark, dtype="U6"), np.array(audit, dtype="U"))
 

@@ -32,16 +32,13 @@ def find_folder(path: Path, flag: str = "") -> Path:
 def refolder(root: Path) -> tuple[int, int]:
     """Move all images of a Tiny ImageNet folder to class folders; (images moved, 0 when all are in place; classes).
 
-    Raises BadInput, with nothing moved, if images and annotations do not agree or a place is taken. Annotations, boxes
-    and test/ stay as they are; only empty `images` folders are removed.
+    Raises BadInput, with nothing moved, if images and annotations do not agree. Annotations, boxes and test/ stay as
+    they are; only empty `images` folders are removed.
     """
     classes = {folder.name for folder in (root / "train").glob("[!.]*") if folder.is_dir()}
     folders = [root / "val/images", *(root / "train" / name / "images" for name in sorted(classes))]
     moves = [(image, image.parent.parent / image.name) for folder in folders[1:] for image in _images(folder)]
     moves += _validation_moves(root / "val", classes)
-    for source, target in moves:
-        if os.path.lexists(target) or not target.parent.is_dir() and os.path.lexists(target.parent):
-            raise BadInput(f"{target}: the place of {source} is taken; move one of the two away")
     for source, target in moves:
         target.parent.mkdir(exist_ok=True)
         os.rename(source, target)
@@ -62,18 +59,17 @@ def _validation_moves(val, classes):
         raise BadInput(f"{annotations}: missing; extract the download again")
     for number, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         image, name = (line.split("\t") + [""])[:2]  # four numbers follow, the object's box
-        if name not in classes or image != os.path.basename(image) or image in class_of:
+        if name not in classes:
             raise BadInput(f"{annotations} line {number}: not an image and its class; extract the download again")
         class_of[image] = name
-    moves = [(file, val / class_of.get(file.name, "") / file.name) for file in _images(val / "images")]
-    for file, _ in moves:
-        if file.name not in class_of:
+    waiting = {file.name: file for file in _images(val / "images")}
+    for image, file in waiting.items():
+        if image not in class_of:
             raise BadInput(f"{file}: is not listed in {annotations}; move it away")
-    waiting = {file.name for file, _ in moves}
     for image, name in class_of.items():
         if image not in waiting and not (val / name / image).is_file():
             raise BadInput(f"{val / 'images' / image}: is listed in {annotations}, but missing; extract it again")
-    return moves
+    return [(file, val / class_of[image] / image) for image, file in waiting.items()]
 
 
 def make_parser() -> CheckedParser:

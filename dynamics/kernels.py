@@ -6,8 +6,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 
 def softmax_jacobian(q):
@@ -49,8 +47,16 @@ def for_each_sample(derivative, function, model, x, *more):
         # They add in place to the product of weights and a first state, which has to be each sample's own
         trained, others = ({n: p.expand(len(x), *p.shape) for n, p in part.items()} for part in (trained, others))
         shared = 0
-    with plain_steps(model), chance_refused():
-        return vmap(derivative(of_sample), (shared, shared, *[0] * (1 + len(more))))(trained, others, x, *more)
+    try:
+        with plain_steps(model):
+            return vmap(derivative(of_sample), (shared, shared, *[0] * (1 + len(more))))(trained, others, x, *more)
+    except RuntimeError as problem:
+        if "randomness" not in str(problem):  # vmap's word for it
+            raise
+        raise ValueError(
+            "the model draws random numbers in its forward pass (dropout?): the decomposition of a step needs "
+            "model.eval(), or a network without"
+        ) from problem
 
 
 def split_parameters(model):
@@ -76,31 +82,21 @@ def call(model, tensors, x):
 
 
 def check_deterministic(model, x):
-    """ValueError unless a sample's logits depend on that sample and the parameters alone.
+    """ValueError where the first sample of x has other logits in another batch, as with BatchNorm in training mode.
 
-    That is what the decomposition assumes: BatchNorm in eval mode (frozen statistics), no dropout at work. What no
-    module's type tells is found by predicting the first sample of x in two batches.
+    That a sample's logits depend on that sample and the parameters alone is what the decomposition assumes. Dropout
+    draws alike for both batches: for_each_sample refuses it.
     """
-    for name, module in model.named_modules():
-        of_batch = isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats)
-        by_chance = isinstance(module, _DropoutNd) and module.training and module.p > 0
-        by_chance |= type(module).__name__ == "StochasticDepth" and module.training
-        if of_batch or by_chance:
-            what = "takes its statistics from the batch" if of_batch else "drops at random"
-            raise ValueError(
-                f"{name or 'the model'} ({type(module).__name__}) {what}: the decomposition of a step needs "
-                "model.eval(), or a network without such layers (--norm group)"
-            )
     first, devices = x[:1], [x.device] if x.is_cuda else []
     found = []
     for other in (first, torch.zeros_like(first)):
-        with torch.random.fork_rng(devices):  # both draw alike: chance is found by chance_refused
+        with torch.random.fork_rng(devices):
             found.append(logits_of(model, torch.cat([first, other]))[0])
     rounding = torch.finfo(found[0].dtype).eps ** 0.5 * found[0].abs().max()
     if (found[0] - found[1]).abs().max() > rounding:
         raise ValueError(
-            f"{type(model).__name__}'s logits for a sample change with the other samples of its batch: the "
-            "decomposition of a step needs model.eval(), or a network without such layers"
+            f"{type(model).__name__}'s logits for a sample change with the other samples of its batch (BatchNorm?): "
+            "the decomposition of a step needs model.eval(), or a network without such layers (--norm group)"
         )
 
 
@@ -126,20 +122,6 @@ def plain_steps(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextlib.contextmanager
-def chance_refused():
-    """ValueError for what no module's type tells: a function in forward() that draws random numbers."""
-    try:
-        yield
-    except RuntimeError as problem:
-        if "randomness" not in str(problem):  # vmap's word for it
-            raise
-        raise ValueError(
-            "the model draws random numbers in its forward pass (dropout as a function?): the decomposition of a step "
-            "needs model.eval(), or a network without"
-        ) from problem
 
 
 def _products(left, right):

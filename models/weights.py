@@ -18,19 +18,17 @@ def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Mo
     Returns the model, on its device and in its mode. Raises BadInput where the file cannot be read (it is
     never unpickled), holds something else, or belongs to another network.
     """
-    own = model.state_dict()
-    state = {_our_name(key): tensor for key, tensor in _read_tensors(path).items()}
-    differences = [f"{key} is missing from the file" for key in own if key not in state]
-    differences += [f"the network has no {printable(key)}" for key in state if key not in own]
-    differences += [
-        f"{key} is {_shape(state[key])} in the file and {_shape(own[key])} in the network"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if differences:
+    state = load_pt(path, f"{path}: damaged, or no file of weights")
+    fits = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    if not fits or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BadInput(f"{path}: holds no weights; give a bare state dict, tensors by name")
+    state = {_our_name(key): tensor for key, tensor in state.items()}
+    shapes, ours = ({key: tensor.shape for key, tensor in d.items()} for d in (state, model.state_dict()))
+    if differ := [key for key in (*ours, *shapes) if shapes.get(key) != ours.get(key)]:
+        found = f"{printable(differ[0])} is {_shape(shapes, differ[0])} there and {_shape(ours, differ[0])} here"
         raise BadInput(
-            f"{path}: weights of another network, {len(differences)} of its tensors do not fit (first: "
-            f"{differences[0]}); give the --net (or --teach_net) and the data set that it was trained with"
+            f"{path}: weights of another network ({found}); give the --net (or --teach_net) and the data set that it "
+            "was trained with"
         )
     model.load_state_dict(state)
     return model
@@ -42,20 +40,8 @@ def _our_name(key):
     return "fc." + key.removeprefix("linear.") if key.startswith("linear.") else key
 
 
-def _shape(tensor):
-    return "x".join(str(side) for side in tensor.shape) or "a scalar"
-
-
-def _read_tensors(path):
-    """The dict of name: tensor that the file holds."""
-    state = load_pt(path, f"{path}: damaged, or no file of weights")
-    if not isinstance(state, dict) or not state:
-        raise BadInput(f"{path}: holds no weights but a {type(state).__name__}; give a bare state dict")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            found = f"a {type(value).__name__} under a {type(key).__name__}"
-            raise BadInput(f"{path}: holds {found}, no tensor under a name; give a bare state dict")
-    return state
+def _shape(shapes, key):
+    return tuple(shapes[key]) if key in shapes else "missing"
 
 
 def load_imagenet(net: torch.nn.Module, torchvision_name: str) -> None:

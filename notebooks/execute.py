@@ -10,13 +10,10 @@ say whether the result can be committed.
 import argparse
 import copy
 import os
-import sys
 import time
 from pathlib import Path
 
 import nbformat
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,15 +24,6 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-
-
-class ThisPython(AsyncKernelManager):
-    """A kernel of the running interpreter, whatever kernels are installed under the name python3."""
-
-    @property
-    def kernel_spec(self):
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
 def names() -> list[str]:
@@ -62,8 +50,8 @@ def execute(notebook, mode: str, parameters: dict | None = None) -> nbformat.Not
     injected = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in (parameters or {}).items()))
     if parameters:
         notebook.cells.insert(cell_with(notebook, "parameters") + 1, injected)
-    where = {"metadata": {"path": str(NOTEBOOKS)}}
-    client = NotebookClient(notebook, timeout=None, kernel_manager_class=ThisPython, resources=where)
+    where, quiet = {"metadata": {"path": str(NOTEBOOKS)}}, ["--log-level=ERROR"]
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where, extra_arguments=quiet)
     client.execute(env={**os.environ, "NOTEBOOK_MODE": mode})
     if parameters:
         notebook.cells.remove(injected)

@@ -2,7 +2,7 @@
 
 import io
 import os
-import sys
+import platform
 import warnings
 from pathlib import Path
 
@@ -25,11 +25,8 @@ def set_up(mode: str = "FULL") -> tuple[torch.device, bool]:
     if mode not in ("FULL", "FAST"):
         raise ValueError(f"MODE is FULL or FAST, not {mode}")
     device = pick_device("auto")
-    python = ".".join(map(str, sys.version_info[:3]))
-    versions = (
-        f"Python {python}, torch {torch.__version__}, numpy {numpy.__version__}, matplotlib {matplotlib.__version__}"
-    )
-    print(f"{mode} on {device}; {versions}; {torch.get_num_threads()} threads")
+    versions = f"torch {torch.__version__}, numpy {numpy.__version__}, matplotlib {matplotlib.__version__}"
+    print(f"{mode} on {device}; Python {platform.python_version()}, {versions}; {torch.get_num_threads()} threads")
     return device, mode == "FAST"
 
 

@@ -9,7 +9,7 @@ accuracy = evaluate(run.best, data, data.test)["accuracy"]   # (2,), of the epoc
 import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -40,18 +40,13 @@ class Gaussians:
     test: slice
 
     @property
-    def num_classes(self):
-        return len(self.means)
-
-    @property
     def bayes_accuracy(self):
         """What nobody can exceed on the test rows, in expectation over their labels: the mean of max_k p*(k|x)."""
         return float(self.p_star[self.test].max(1).values.mean())
 
     def to(self, device):
         """The same data on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("x", "y", "p_star", "means")}
-        return Gaussians(**moved, **{name: getattr(self, name) for name in ("variance", "train", "valid", "test")})
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("x", "y", "p_star", "means")})
 
 
 def posterior(x, means, variance):
@@ -60,14 +55,14 @@ def posterior(x, means, variance):
     return (-distance / (2 * variance)).softmax(1).float()
 
 
-def draw_gaussians(num_samples=100_000, dim=30, variance=6.0, seed=0, means=None, num_classes=3, split=(0.05, 0.05)):
-    """The paper's toy data: equally likely classes N(mu_k, sigma^2 I), each entry of mu_k drawn from {-1, 0, 1}.
+def draw_gaussians(num_samples=100_000, dim=30, variance=6.0, seed=0, means=None, split=(0.05, 0.05)):
+    """The paper's toy data: three equally likely classes N(mu_k, sigma^2 I), entries of mu_k drawn from {-1, 0, 1}.
 
     means: (K, D) to take instead. split: shares of training and validation rows; the rest is for testing.
     """
     generator = torch.Generator().manual_seed(seed)
     if means is None:
-        means = torch.randint(-1, 2, (num_classes, dim), generator=generator).float()
+        means = torch.randint(-1, 2, (3, dim), generator=generator).float()
     means = torch.as_tensor(means, dtype=torch.float32)
     y = torch.randint(len(means), (num_samples,), generator=generator)
     x = means[y] + math.sqrt(variance) * torch.randn(num_samples, means.shape[1], generator=generator)
@@ -147,24 +142,12 @@ class Students:
         """[(weight, bias)], from the input on."""
         return list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
 
-    def activations(self, x):
-        """[what goes into each layer..., logits (S, B, K)] of x: (B, D), the same for all, or (S, B, D)."""
-        found = [x.expand(len(self), *x.shape[-2:])]
-        for weight, bias in self.layers:
-            h = found[-1] if len(found) == 1 else found[-1].relu_()
-            found.append(torch.baddbmm(bias, h, weight))
-        return found
-
-    def logits(self, x):
-        """(S, B, K) of x: (B, D), the same for all, or (S, B, D)."""
-        return self.activations(x)[-1]
-
     def predict(self, x):
         """Probabilities (S, N, K) of x (N, D)."""
-        return self.logits_of_many(x).softmax(2)
+        return self.logits(x).softmax(2)
 
-    def logits_of_many(self, x):
-        """logits(x), student by student: for many rows that is the faster order."""
+    def logits(self, x):
+        """(S, N, K) of x (N, D), student by student: for many rows that is the faster order."""
         found = []
         for s in range(len(self)):
             h = x
@@ -228,7 +211,7 @@ def train(students, data, targets, *, epochs, lr, batch_size, momentum=0.9, seed
             if watch:
                 watch(update + done, students)
             sgd_step(part, moving, x[rows], targets[rows, block].transpose(0, 1), lr, momentum)
-        return (part.logits_of_many(valid_x).argmax(2) == valid_y).float().mean(1)
+        return (part.logits(valid_x).argmax(2) == valid_y).float().mean(1)
 
     update = 0
     with threads(workers) as each:
@@ -265,8 +248,11 @@ def sgd_step(students, velocity, x, p_tar, lr, momentum):
     x: (B, D). p_tar: (S, B, K). velocity: a tensor a parameter. The gradient is written out: KL's by the logits is
     q - p_tar, and a product that adds to a matrix is momentum and gradient in one. Half of autograd's time.
     """
-    *inputs, logits = students.activations(x)
-    gradient = (logits.softmax(2) - p_tar) / len(x)
+    inputs, h = [], x.expand(len(students), *x.shape)
+    for weight, bias in students.layers:
+        inputs.append(h.relu_() if inputs else h)
+        h = torch.baddbmm(bias, inputs[-1], weight)
+    gradient = (h.softmax(2) - p_tar) / len(x)
     for layer in reversed(range(len(inputs))):
         h, weight = inputs[layer], students.parameters[2 * layer]
         velocity[2 * layer].baddbmm_(h.transpose(1, 2), gradient, beta=momentum)

@@ -140,8 +140,7 @@ class RunFolder:
 
     def _prepare(self, args, data, hardware, with_labels, resolved):
         _check_content(self.path, args)  # once more, now that nobody else can write
-        self.save_epochs, self.last_epoch = set(args.save_epochs), args.epochs - 1
-        self.save_every, self.save_seconds, self._saved_at = args.save_every, 60 * args.save_minutes, time.monotonic()
+        self.args, self._saved_at = args, time.monotonic()
         self.hardware, self.resumes = hardware.describe(), args.resume and has_progress(self.path)
         noise = {name: getattr(args, name) for name in ("ny_ratio", "ny_kind", "ny_file")}
         resolved = {**data.fingerprints(), **resolved}
@@ -199,7 +198,7 @@ class RunFolder:
 
     def time_to_save(self) -> bool:
         """Whether --save_minutes have passed since the last time."""
-        return time.monotonic() - self._saved_at >= self.save_seconds
+        return time.monotonic() - self._saved_at >= 60 * self.args.save_minutes
 
     def save(self, state):
         """Write last.pt, then metrics.csv."""
@@ -210,15 +209,15 @@ class RunFolder:
 
         Best epochs are kept where there is a table: the path scripts keep neither.
         """
-        names = list(new_best) if state.table is not None else []
-        if epoch in self.save_epochs or epoch == self.last_epoch:
+        names, is_last = list(new_best) if state.table is not None else [], epoch + 1 == self.args.epochs
+        if epoch in self.args.save_epochs or is_last:
             names.append(f"epoch_{epoch}")
         if state.table is not None:
             for name in names if self.writes or state.table.collective else ():
                 state.table.save(self.path / f"{name}{state.table.ending}", {**self.table_metadata, "epoch": epoch})
             if names and self.writes and isinstance(state.table, SparseTable):
                 print(f"{state.table.error_in_words()} ({', '.join(names)})")
-        is_due = (epoch + 1) % self.save_every == 0 or epoch == self.last_epoch
+        is_due = (epoch + 1) % self.args.save_every == 0 or is_last
         if names or is_due:
             self._save_together(state, names, is_due)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from common.files import naming
 from supervision.table import PredictionTable, blocks_of, map_npy, read_distributions, read_sidecar
 
 
@@ -80,10 +81,7 @@ class ShardedTable(PredictionTable):
             dist.all_to_all_single(receive, send)
         send, receive = send.tolist(), receive.tolist()
         if prob is not None:
-            prob = torch.as_tensor(prob).detach().to(device, torch.float32)
-            if prob.shape != (len(idx), self.shape[1]):
-                raise ValueError(f"prob must have shape {(len(idx), self.shape[1])}, not {tuple(prob.shape)}")
-            prob = prob[order]
+            prob = torch.as_tensor(prob).detach().to(device, torch.float32)[order]
         return self._exchange(idx[order], send, receive), prob, send, receive, order
 
     def _exchange(self, what, send, receive):
@@ -116,30 +114,19 @@ class ShardedTable(PredictionTable):
         which nothing is in memory that is not read."""
         if self.world_size == 1:
             return self.local.state_dict()
-        visited, values, scratch = self.visited.cpu(), None, None
-        if self.rank == 0:
-            scratch = tempfile.TemporaryFile(dir=self.scratch)
-        try:
+        state = {"values": None, "visited": self.visited.cpu(), "smoothing": self.smoothing}
+        if self.rank > 0:
+            list(self._blocks())
+            return state
+        with naming(self.scratch or tempfile.gettempdir()), tempfile.TemporaryFile(dir=self.scratch) as scratch:
             for block in self._blocks():
-                if scratch:
-                    scratch.write(memoryview(block.numpy()).cast("B"))
-            if scratch:
-                scratch.flush()
-                values = torch.from_numpy(np.memmap(scratch, np.float32, "c", shape=self.shape))
-        except OSError as problem:  # a full disk's error names no file
-            problem.filename = problem.filename or str(self.scratch or tempfile.gettempdir())
-            raise
-        finally:
-            if scratch:
-                scratch.close()
-        return {"values": values, "visited": visited, "smoothing": self.smoothing}
+                scratch.write(memoryview(block.numpy()).cast("B"))
+            scratch.flush()
+            values = np.memmap(scratch, np.float32, "c", shape=self.shape)
+        return {**state, "values": torch.from_numpy(values)}
 
     def load_state_dict(self, state):
         """Take over the state of a dense table, or of a sharded one of any number of processes."""
-        if state["values"] is None:
-            raise ValueError("a state without values: it is not that of process 0")
-        if tuple(state["values"].shape) != self.shape:
-            raise ValueError(f"a table of shape {tuple(state['values'].shape)} does not fit one of {self.shape}")
         ours = slice(self.rank, None, self.world_size)
         parts = {name: state[name][ours] for name in ("values", "visited")}
         self.local.load_state_dict({**parts, "smoothing": state["smoothing"]})

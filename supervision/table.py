@@ -54,7 +54,6 @@ class PredictionTable:
             raise ValueError(f"smoothing must lie in (0, 1], not {smoothing}")
         self.smoothing = float(smoothing)
         self.visited = torch.zeros(num_samples, dtype=torch.bool, device=device)
-        self._last_seen_at = None  # (N,) scratch of the distinctness check, made when first needed
         self._checked = False
 
     @property
@@ -103,8 +102,8 @@ class PredictionTable:
             _check_distributions(prob)
             self._checked = True
         on_cpu = self.visited.device.type == "cpu"  # where a flag is read at once; a GPU would have to be waited for
-        if on_cpu:
-            self._check_distinct(idx)
+        if on_cpu and len(idx.unique()) < len(idx):
+            raise ValueError("idx holds a sample twice: the samples of a batch must be distinct")
         kept, seen = self._take(idx), self.visited.index_select(0, idx)
         rows = self._unpack(*kept)
         if on_cpu and seen.all() and math.isfinite(prob.sum()):  # a sum is finite only when all that is summed is
@@ -116,16 +115,6 @@ class PredictionTable:
             self.visited.index_copy_(0, idx, seen | finite)
         for name, part in zip(self.stores, new, strict=True):
             getattr(self, name).index_copy_(0, idx, part)
-
-    def _check_distinct(self, idx):
-        # Write each position to its row and read it back: of two equal idx one finds the other's. Linear in
-        # B, where sorting would not be.
-        if self._last_seen_at is None:
-            self._last_seen_at = torch.zeros(len(self.visited), dtype=torch.int64)
-        position = torch.arange(len(idx))
-        self._last_seen_at.index_copy_(0, idx, position)
-        if not torch.equal(self._last_seen_at.index_select(0, idx), position):
-            raise ValueError("idx holds a sample twice: the samples of a batch must be distinct")
 
     def state_dict(self):
         """For anybody's checkpoint: values, visited, smoothing."""
@@ -279,12 +268,11 @@ def map_npy(path):
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file")
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: nothing is allocated that is not there
+        values = np.lib.format.open_memmap(path, mode="r")  # nothing is allocated that is not there
     except Exception as problem:  # numpy has a dozen kinds for a damaged file
         raise ValueError(f"{path}: not a readable .npy array ({problem})") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
-        found = f"shape {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else "an archive"
-        raise ValueError(f"{path}: expected an (N, K) array of floats, found {found}")
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise ValueError(f"{path}: expected an (N, K) array of floats, found shape {values.shape} of {values.dtype}")
     if values.nbytes != Path(path).stat().st_size - values.offset:
         raise ValueError(f"{path}: holds another number of values than its header says; take an intact copy")
     return values

@@ -69,9 +69,10 @@ class Experiment:
             )
         self.hardware = Hardware.choose(args, self.before)
         self.dataset = open_dataset(args)
-        options = dict(width=args.width, norm=args.norm, pretrained=args.pretrained)
-        self._network_options = {"channels": self.dataset.channels, **options}
-        check_net(args.net, self.dataset.image_size, **self._network_options)
+        self._options = dict(
+            channels=self.dataset.channels, width=args.width, norm=args.norm, pretrained=args.pretrained
+        )
+        check_net(args.net, self.dataset.image_size, **self._options)
         check_data(args, self.dataset)
         if selects and (kept_classes(args.table) or 0) > self.dataset.num_classes:
             raise BadInput(
@@ -271,7 +272,7 @@ class Experiment:
 
     def _build_model(self):
         sizes = self.dataset.num_classes, self.dataset.image_size
-        return build_model(self.args.net, *sizes, **self._network_options)
+        return build_model(self.args.net, *sizes, **self._options)
 
 
 def _accuracies(row):

@@ -1,9 +1,9 @@
 """The one training loop and the one evaluation.
 
-Whatever only looks on is an observer. It may define before_epoch(epoch, model), before_update(update, model),
-after_forward(update, epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. after_forward
-comes when p_tar is made; probabilities(logits) is the softmax that all share. A stop comes between two updates or
-within an evaluation: what is saved then goes on with the next update, and an evaluation, an observer's too, is made
+An observer (a callback) may define before_epoch(epoch, model), before_update(update, model), after_forward(update,
+epoch, idx, logits) and after_epoch(epoch, model); none changes what is learned. after_forward comes after the backward
+pass, before the optimiser's step; probabilities(logits) is the softmax that all share. A stop comes between two updates
+or within an evaluation: what is saved then resumes with the next update, and an evaluation, an observer's too, is made
 again.
 
 An observer that has to remember something may also define state_dict(), of tensors, numbers, text, lists and dicts, and
@@ -30,19 +30,21 @@ from utils import expected_calibration_error
 READ_FINITE_EVERY = 50  # updates; reading the flag more often would make a GPU wait for the CPU
 
 
+@dataclass
 class EpochSoFar:
-    """The epoch in hand: updates made, what its figures are made of, and the loader's generators at its start.
+    """The current epoch: updates made, what its figures are made of, and the loader's generators at its start.
 
     What an update gives is kept on the device and looked at together later: a GPU would spend as long on a few tiny
     operations as on a layer.
     """
 
-    def __init__(self, loader_at_start):
-        self.loader_at_start, self.started = loader_at_start, time.perf_counter()
-        self.waited = 0.0  # seconds, for batches
-        self.losses, self.sizes = [], []  # an update each: the batch's mean loss, its samples
-        self.seen = []  # tuples of (n,) tensors: confidence, predicted, given and clean label
-        self._checked = 0  # losses known to be finite
+    loader_at_start: dict
+    started: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0  # seconds, for batches
+    losses: list = field(default_factory=list)  # of an update each: the batch's mean loss
+    sizes: list = field(default_factory=list)  # and its samples
+    seen: list = field(default_factory=list)  # tuples of (n,) tensors: confidence, predicted, given and clean label
+    checked: int = 0  # losses known to be finite
 
     @property
     def updates(self):
@@ -60,9 +62,9 @@ class EpochSoFar:
 
     def is_finite(self):
         """Whether all losses are finite; a GPU is waited for."""
-        new = self.losses[self._checked :]
+        new = self.losses[self.checked :]
         finite = not new or bool(torch.stack(new).isfinite().all())
-        self._checked += len(new) if finite else 0
+        self.checked += len(new) if finite else 0
         return finite
 
     def figures(self):
@@ -85,12 +87,14 @@ class EpochSoFar:
 
     @classmethod
     def from_state_dict(cls, state, device):
-        so_far = cls(state["loader_at_start"])
-        so_far.started, so_far.sizes = time.perf_counter() - state["seconds"], state["sizes"]
-        so_far.waited = state["waited"]
-        so_far.losses = list(state["losses"].to(device))
-        so_far.seen = [tuple(v.to(device) for v in state["seen"])]
-        return so_far
+        return cls(
+            state["loader_at_start"],
+            started=time.perf_counter() - state["seconds"],
+            waited=state["waited"],
+            losses=list(state["losses"].to(device)),
+            sizes=state["sizes"],
+            seen=[tuple(v.to(device) for v in state["seen"])],
+        )
 
 
 def probabilities(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -109,7 +113,7 @@ class TrainingState:
 
     loader: the training loader with its generators. table: the PredictionTable, where there is one. recorders: the
     PathRecorders, by name. observers: who is told of the training; their states are kept, where they have one.
-    so_far: the epoch in hand, None between epochs. rows: the metrics of the epochs so far. tracking: an id under which
+    so_far: the current epoch, None between epochs. rows: the metrics of the epochs so far. tracking: an id under which
     a tracker goes on. saved_at: the update after which last.pt was written. ddp: the DistributedDataParallel of the
     model, among several processes.
     """
@@ -224,8 +228,8 @@ def train_epoch(
 
     forward: x -> float32 logits. target(x, label, idx, logits) -> p_tar (B, K). loss(logits, p_tar) -> scalar, the mean
     over its samples. accumulate: parts in which a batch is computed, one after the other.
-    The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the one in
-    hand until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
+    The figures come from the training pass itself: a network's predictions while it learns. The epoch stays the current
+    one until state.end_epoch(). Raises RunFailure, naming update and learning rate, when the loss is no longer finite.
     """
     state.model.train()
     for group in state.optimizer.param_groups:
@@ -308,7 +312,7 @@ def with_state(observers):
 
 
 def check_finite(state):
-    """RunFailure when the loss of the epoch in hand was not finite: to be asked before anything is saved."""
+    """RunFailure when the loss of the current epoch was not finite: to be asked before anything is saved."""
     if state.so_far is not None and not state.so_far.is_finite():
         _diverged(state)
 
@@ -405,7 +409,8 @@ def fit(
             check_finite(state)
             run.save(state)
             distributed.barrier()  # no rank ends before rank 0 has saved
-            raise Interrupted(found.number, "saved; the same command with --resume goes on") from None
+            how = "saved; the same command with --resume (and without --overwrite) resumes it"
+            raise Interrupted(found.number, how) from None
     return state
 
 

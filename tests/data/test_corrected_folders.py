@@ -115,11 +115,12 @@ def test_a_corrected_copy_has_what_the_marks_say_and_nothing_else_changes(data, 
         prefix + "owl/3.png": ("relabel", "cat", prefix + "cat/3_1.png"),
     }
     again = contents("new")
-    apply_marks.main(flags)  # a second time
-    assert contents("new") == again
-    write_marks("other.csv", {"owl/3.png": ("wrong", "dog")}, IMAGES, prefix)
     with pytest.raises(BadInput, match="--out new"):
-        apply_marks.main(["other.csv", "--data_dir", folder, "--out", "new"])
+        apply_marks.main(flags)
+    assert contents("new") == again
+    shutil.rmtree("new")  # but not what may lie beside it
+    apply_marks.main(flags)
+    assert contents("new") == again
 
 
 def test_moved_in_place_and_back_to_the_byte(data, capsys):
@@ -130,8 +131,9 @@ def test_moved_in_place_and_back_to_the_byte(data, capsys):
     after = contents(folder)
     assert without_own(after) == corrected(before, prefix)
     told = capsys.readouterr().out  # no run is named: its network is left to be filled in, not to the default
-    assert "--run " in told and re.search(r"--net (\S+)", told)[1] not in NETS
-    apply_marks.main(flags)  # a second time
+    assert "--net NET" in told and "--run " in told
+    with pytest.raises(BadInput, match="--undo"):
+        apply_marks.main(flags)
     assert contents(folder) == after
     assert own_of(folder).is_dir()
     assert ImageFolder(Path(folder, prefix)).classes == CLASSES  # others, too, take none of that for a class
@@ -169,9 +171,6 @@ def test_a_second_round_is_of_the_corrected_data_and_undone_first(data):
     second = write_marks("second.csv", {**said, "cat/3_1.png": ("wrong", "owl")}, paths, prefix)
     apply_marks.main([second, "--data_dir", folder, "--in_place"])
     assert contents(folder)[f"{prefix}owl/3_1.png"] == before[f"{prefix}owl/3.png"]
-    latest = contents(folder)
-    apply_marks.main([marks, "--data_dir", folder, "--in_place"])  # the first ones once more
-    assert contents(folder) == latest
     apply_marks.main(["--undo", "--data_dir", folder])
     assert contents(folder) == between
     apply_marks.main(["--undo", "--data_dir", folder])
@@ -230,25 +229,17 @@ def test_data_that_the_marks_do_not_belong_to_are_told(data):
     Path("label.csv").write_text("\n".join([lines[0], lines[1].replace(",0,0,0,cat", ",1,0,0,cat"), *lines[2:]]))
     told(["label.csv", *flags[1:]], "line 2", "original_label")
     everything = {path: ("wrong", "cat") for path in IMAGES if path.startswith("owl")}
-    told([write_marks("empty.csv", everything, IMAGES, prefix), *flags[1:]], "empty.csv", "owl")
-    if prefix:
-        Path(folder, "train/owl/new.png").write_bytes(b"new")
-        told(flags, "train/owl/new.png")
+    told([write_marks("empty.csv", everything, IMAGES, prefix), *flags[1:]], "no image in owl")
 
 
-def test_links_and_write_protected_folders_are_told(data, monkeypatch):
+def test_links_are_told(data):
     folder, marks, prefix = data
     flags = [marks, "--data_dir", folder, "--in_place"]
     (Path(folder) / f"{prefix}owl").rename("owls")
     Path(folder, f"{prefix}owl").symlink_to(Path("owls").resolve())
-    told(flags, f"{folder}/{prefix}owl: ", "--out")
+    told(flags, f"{folder}/{prefix}owl/3.png: is a link", "--out")
     apply_marks.main([marks, "--data_dir", folder, "--out", "new"])  # copies are what they lead to
     assert Path(f"new/{prefix}owl/2.png").read_bytes() == b"image 10" and not Path(f"new/{prefix}owl").is_symlink()
-    Path(folder, f"{prefix}owl").unlink()
-    Path("owls").rename(f"{folder}/{prefix}owl")
-    closed = Path(folder, f"{prefix}dog")
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
-    told(flags, f"{closed}: ", "--out")
 
 
 def test_a_copy_that_fails_leaves_nothing(data, monkeypatch):
@@ -283,9 +274,8 @@ def test_a_move_that_fails_moves_the_others_back(data, monkeypatch):
     assert contents(".") == before and len(count) == 5
 
 
-@pytest.mark.parametrize("then", ["again", "undo"])
-def test_killed_at_any_move_it_is_brought_to_its_end_or_taken_back(data, then):
-    folder, marks, prefix = data
+def test_killed_at_any_move_it_is_taken_back(data):
+    folder, marks, _ = data
     before = contents(folder)
     plan = corrected_folders.plan_folder(Path(folder), marks)
     for moves in range(4):
@@ -300,43 +290,29 @@ def test_killed_at_any_move_it_is_brought_to_its_end_or_taken_back(data, then):
                 rename(old, new)
 
             os.rename = killed
-            corrected_folders.move_in_place(plan, marks)
+            corrected_folders.move_in_place(plan)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        if then == "again":
-            apply_marks.main([marks, "--data_dir", folder, "--in_place"])
-            assert without_own(contents(folder)) == corrected(before, prefix)
         apply_marks.main(["--undo", "--data_dir", folder])
         assert contents(folder) == before
 
 
-def test_an_undo_goes_by_contents_goes_on_and_overwrites_nothing(data, capsys):
+def test_an_undo_overwrites_nothing_and_goes_on(data):
     folder, marks, prefix = data
     before = contents(folder)
     apply_marks.main([marks, "--data_dir", folder, "--in_place"])
     root = Path(folder, prefix)
     (root / "cat/1.png").write_bytes(b"somebody's new image")
-    (root / "cat/3_1.png").write_bytes(b"edited since")
-    with pytest.raises(RunFailure, match=rf"{prefix}(cat|dog)/.*\b1\b"):  # one is named, and one more counted
+    (root / "cat/3_1.png").rename("elsewhere.png")
+    with pytest.raises(RunFailure, match="2 images moved back, 2 not"):
         apply_marks.main(["--undo", "--data_dir", folder])
     assert (root / "cat/1.png").read_bytes() == b"somebody's new image"
     assert (root / "dog/1_1.png").read_bytes() == before[f"{prefix}cat/1.png"]  # left, not lost
-    assert (root / "cat/3_1.png").read_bytes() == b"edited since" and not (root / "owl/3.png").exists()
     assert contents(folder)[f"{prefix}dog/2.png"] == before[f"{prefix}dog/2.png"]
-    with pytest.raises(BadInput, match=r"1\.json.*--undo"):
-        apply_marks.main([marks, "--data_dir", folder, "--in_place"])
     (root / "cat/1.png").unlink()
-    (root / "cat/3_1.png").write_bytes(before[f"{prefix}owl/3.png"])
+    Path("elsewhere.png").rename(root / "cat/3_1.png")
     apply_marks.main(["--undo", "--data_dir", folder])
     assert contents(folder) == before
-
-
-def test_a_journal_that_leads_out_of_the_folder_is_not_followed(data):
-    folder, marks, _ = data
-    apply_marks.main([marks, "--data_dir", folder, "--in_place"])
-    journal = own_of(folder) / "1.json"
-    journal.write_text(journal.read_text().replace('"to": "', '"to": "../../'))
-    told(["--undo", "--data_dir", folder], f"{journal}: ")
 
 
 def test_the_corrected_folder_is_a_data_set_whose_rows_the_carried_marks_name(workplace, write_images):
@@ -352,4 +328,3 @@ def test_the_corrected_folder_is_a_data_set_whose_rows_the_carried_marks_name(wo
     carried = rows(own_of("new") / "marks.csv")
     assert [row["file"] for row in carried] == dataset.train_paths
     assert [int(row["original_label"]) for row in carried] == dataset.train.labels.tolist()
-    assert corrected_folders.is_applied("new", "marks.csv") is False

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadInput, RunFailure
+from common.files import sha256_of
 from data import download
 
 SCRIPT = Path(download.__file__)
@@ -129,15 +130,14 @@ def test_an_interrupt_leaves_nothing(source, target, monkeypatch):
 
 
 def test_every_address_is_one_that_fetch_takes():
-    for files in download.SOURCES.values():
-        for name, url, sha256 in files:
-            assert url.startswith(("https://", "http://")) and url.endswith(name)
-            assert sha256 is None or len(bytes.fromhex(sha256)) == 32
+    for address, files in download.SOURCES.values():
+        assert address.startswith(("https://", "http://"))
+        assert all(sha256 is None or len(bytes.fromhex(sha256)) == 32 for sha256 in files.values())
 
 
 def test_a_set_of_several_files_takes_a_folder_address(tmp_path, source, monkeypatch, capsys):
     (source.parent / "b.pt").write_bytes(b"b")
-    monkeypatch.setitem(download.SOURCES, "cifar10n", [("labels.npy", "x", SHA256), ("b.pt", "x", None)])
+    monkeypatch.setitem(download.SOURCES, "cifar10n", ("x", {"labels.npy": SHA256, "b.pt": None}))
     for url in (source.parent.as_uri(), source.parent.as_uri() + "/"):
         download.main(["cifar10n", "--data_dir", str(tmp_path / "out"), "--url", url])
         last = capsys.readouterr().out.splitlines()[-1]
@@ -260,9 +260,9 @@ def test_the_published_human_labels_have_the_checksums_written_down():
     folder = os.environ.get("TEST_DATA_DIR")
     if not folder:
         pytest.skip("TEST_DATA_DIR names no folder with the real data")
-    known = {name: sha256 for files in download.SOURCES.values() for name, _, sha256 in files if sha256}
+    known = {name: sha256 for _, files in download.SOURCES.values() for name, sha256 in files.items() if sha256}
     present = [name for name in known if (Path(folder) / name).is_file()]
     if not present:
         pytest.skip(f"TEST_DATA_DIR ({folder}) has none of {', '.join(known)}")
     for name in present:
-        download.check_present(Path(folder) / name, known[name])
+        assert sha256_of(Path(folder) / name) == known[name]

@@ -36,13 +36,12 @@ def actual_change(model, x_observed, x_updated, target, lr):
         return stepped(x_observed).softmax(1) - model(x_observed).softmax(1)
 
 
-@pytest.mark.parametrize("way", ["gradients", "push_forward", None])
-def test_the_sum_over_the_batch_is_the_step_to_first_order(mlp, samples, way):
+def test_the_sum_over_the_batch_is_the_step_to_first_order(mlp, samples):
     x_observed, x_updated, target = samples
     errors = []
     for lr in (1e-2, 1e-3, 1e-4):
         actual = actual_change(mlp, x_observed, x_updated, target, lr)
-        predicted = decompose_step(mlp, x_observed, x_updated, target, lr, way=way).predicted.sum(1)
+        predicted = decompose_step(mlp, x_observed, x_updated, target, lr).predicted.sum(1)
         errors.append(float((predicted - actual).norm() / actual.norm()))
     assert errors[-1] < 1e-4
     assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)  # first order: the relative error shrinks with lr
@@ -68,10 +67,9 @@ def test_it_is_A_K_G_of_the_full_ntk(mlp, samples):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
-def test_both_ways_agree_whatever_the_chunks(mlp, samples, chunk_size):
-    found = [decompose_step(mlp, *samples, 0.1, chunk_size, way).predicted for way in ("gradients", "push_forward")]
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-14)
-    torch.testing.assert_close(found[0], decompose_step(mlp, *samples, 0.1).predicted)
+def test_it_is_the_same_whatever_the_chunks(mlp, samples, chunk_size):
+    found = decompose_step(mlp, *samples, 0.1, chunk_size).predicted
+    torch.testing.assert_close(found, decompose_step(mlp, *samples, 0.1).predicted, rtol=1e-10, atol=1e-14)
 
 
 def test_the_ntk_against_gradients_one_by_one(mlp, samples):
@@ -113,9 +111,8 @@ def test_networks_of_the_scripts_in_eval_mode(net, norm):
     x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
     target = F.one_hot(torch.tensor([0, 1, 2]), 3).double()
     actual = actual_change(model, x[:2], x[2:], target, 1e-6)
-    for way in ("gradients", "push_forward"):
-        predicted = decompose_step(model, x[:2], x[2:], target, 1e-6, way=way).predicted.sum(1)
-        torch.testing.assert_close(predicted, actual, rtol=1e-2, atol=1e-11)
+    predicted = decompose_step(model, x[:2], x[2:], target, 1e-6).predicted.sum(1)
+    torch.testing.assert_close(predicted, actual, rtol=1e-2, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +120,9 @@ def test_networks_of_the_scripts_in_eval_mode(net, norm):
 )
 def test_a_model_whose_output_depends_on_batch_or_chance_is_refused(layer, samples):
     model = nn.Sequential(layer, nn.Linear(4, 3)).double()
-    with pytest.raises(ValueError, match=rf"0 \({type(layer).__name__}\)"):
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
         decompose_step(model, *samples, 0.1)
-    with pytest.raises(ValueError, match=type(layer).__name__):
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
         empirical_ntk(model, *samples[:2])
 
 
@@ -135,9 +132,8 @@ def test_chance_that_no_module_tells_of_is_refused(samples):
             return super().forward(F.dropout(x, 0.5, self.training))
 
     model = Dropping(4, 3).double()
-    for way in ("gradients", "push_forward"):
-        with pytest.raises(ValueError):
-            decompose_step(model, *samples, 0.1, way=way)
+    with pytest.raises(ValueError):
+        decompose_step(model, *samples, 0.1)
     with pytest.raises(ValueError):
         empirical_ntk(model, *samples[:2])
     decompose_step(model.eval(), *samples, 0.1)
@@ -179,14 +175,6 @@ class Cells(nn.LSTMCell):
         return state[0][:, None]
 
 
-class Glance(nn.Linear):
-    """grid_sample has no forward derivative."""
-
-    def forward(self, x):
-        where = super().forward(x)[..., :2].tanh()
-        return F.grid_sample(x[:, None], where[:, None], align_corners=True)[:, 0].transpose(1, 2).repeat(1, 1, 4)
-
-
 class Shared(nn.Module):
     """One module under two names, and a weight that two modules hold."""
 
@@ -207,7 +195,6 @@ SEQUENCES = {
     "lstm": lambda: nn.LSTM(4, 4, num_layers=2, batch_first=True),
     "gru": lambda: nn.GRU(4, 2, bidirectional=True, batch_first=True),
     "lstm cells": lambda: Cells(4, 4),
-    "no forward derivative": lambda: Glance(4, 2),
     "shared and tied": Shared,
 }
 
@@ -239,17 +226,11 @@ def test_any_classifier_is_decomposed_as_finite_differences_say_and_left_as_it_w
     target = torch.rand(3, 3, dtype=torch.float64).softmax(1)
     expected = central_difference(model, x[:2], x[2:], target, 0.1, 1e-4)
     before, values = all_of(model)
-    for way in ("gradients", "push_forward", None):
-        if (kind, way) == ("no forward derivative", "push_forward"):
-            if not frozen:
-                with pytest.raises(NotImplementedError):
-                    decompose_step(model, x[:2], x[2:], target, 0.1, way=way)
-            continue
-        predicted = decompose_step(model, x[:2], x[2:], target, 0.1, way=way).predicted.sum(1)
-        torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-10)
-        after, others = all_of(model)
-        assert after == before
-        assert all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
+    predicted = decompose_step(model, x[:2], x[2:], target, 0.1).predicted.sum(1)
+    torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-10)
+    after, others = all_of(model)
+    assert after == before
+    assert all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
     assert torch.backends.mha.get_fastpath_enabled() and torch.backends.cuda.flash_sdp_enabled()
     torch.testing.assert_close(central_difference(model, x[:2], x[2:], target, 0.1, 1e-4), expected)  # it still trains
 
@@ -268,27 +249,18 @@ class Texts(nn.Module):
         return self.head(self.encoder(hidden).mean(1))
 
 
-@pytest.mark.parametrize("way", ["gradients", "push_forward", None])
-def test_a_transformer_on_random_text_is_decomposed_text_by_text(way):
+def test_a_transformer_on_random_text_is_decomposed_text_by_text():
     """Against steps that are really taken: all texts at once, and each of them alone."""
     torch.manual_seed(0)
     model, texts = Texts().double().eval(), torch.randint(20, (11, 6))
     observed, updated = texts[:7], texts[7:]
     target = F.one_hot(torch.tensor([0, 1, 2, 1]), 3).double()
-    step = decompose_step(model, observed, updated, target, 0.1, way=way)
+    step = decompose_step(model, observed, updated, target, 0.1)
     expected = central_difference(model, observed, updated, target, 0.1, 1e-4)
     torch.testing.assert_close(step.predicted.sum(1), expected, rtol=1e-5, atol=1e-10)
     for u in range(4):
         alone = central_difference(model, observed, updated[u : u + 1], target[u : u + 1], 0.1 / 4, 1e-4)
         torch.testing.assert_close(step.predicted[:, u], alone, rtol=1e-5, atol=1e-10)
-
-
-def test_where_pushing_forward_would_be_cheaper_but_is_not_possible_gradients_are_taken():
-    torch.manual_seed(0)
-    model = Sequences(Glance(4, 2)).double()
-    x, target = torch.randn(9, 5, 4, dtype=torch.float64), torch.full((1, 3), 1 / 3, dtype=torch.float64)
-    found = decompose_step(model, x[:8], x[8:], target, 0.1).predicted
-    torch.testing.assert_close(found, decompose_step(model, x[:8], x[8:], target, 0.1, way="gradients").predicted)
 
 
 class Counting(nn.Linear):
@@ -308,13 +280,12 @@ class Counting(nn.Linear):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("way", ["gradients", "push_forward"])
-@pytest.mark.parametrize("fails_at", [1, 3, 5, 6, 7, None])  # while checking, predicting, differentiating; never
-def test_a_model_is_left_as_it_was_also_where_its_forward_pass_fails(fails_at, way, samples):
+@pytest.mark.parametrize("fails_at", [1, 3, 5, 6, None])  # while checking, predicting, differentiating; never
+def test_a_model_is_left_as_it_was_also_where_its_forward_pass_fails(fails_at, samples):
     model = Counting(fails_at).double().train()
     before, values = all_of(model)
     with contextlib.nullcontext() if fails_at is None else pytest.raises(RuntimeError, match="out of memory"):
-        decompose_step(model, *samples, 0.1, way=way)
+        decompose_step(model, *samples, 0.1)
     after, others = all_of(model)
     assert after == before and all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
     assert torch.backends.mha.get_fastpath_enabled() and torch.backends.cuda.flash_sdp_enabled()
@@ -349,31 +320,9 @@ def test_dropout_within_attention_and_recurrent_layers_is_refused():
         decompose_step(Sequences(layer).eval(), x[:1], x[1:], target, 0.1)
 
 
-def test_the_cheaper_way_is_taken(mlp, monkeypatch):
-    from dynamics import decomposition
-
-    taken = []
-
-    def count(way):
-        real = decomposition.WAYS[way]
-        return lambda *a: taken.append(way) or real(*a)
-
-    monkeypatch.setattr(decomposition, "WAYS", {way: count(way) for way in decomposition.WAYS})
-    x = torch.randn(60, 4, dtype=torch.float64)
-    target = torch.full((60, 3), 1 / 3, dtype=torch.float64)
-    decompose_step(mlp, x[:1], x, target, 0.1)
-    decompose_step(mlp, x, x[:1], target[:1], 0.1)
-    assert taken == ["gradients", "push_forward"]
-    taken.clear()
-    # of many by many the batch's gradients are needed anew for every few x_o whose own are kept
-    decompose_step(mlp, x[:40], x[:40], target[:40], 0.1, chunk_size=2)
-    decompose_step(mlp, x[:40], x[:40], target[:40], 0.1, chunk_size=1000)
-    assert taken == ["push_forward", "gradients"]
-
-
 def test_targets_that_do_not_fit_are_refused(mlp, samples):
     x_observed, x_updated, target = samples
-    with pytest.raises(ValueError, match="5.* 6"):
+    with pytest.raises(ValueError, match=r"\(6, 3\)"):
         decompose_step(mlp, x_observed, x_updated, target[:5], 0.1)
     with pytest.raises(ValueError, match=r"\(6, 3\)"):
         decompose_step(mlp, x_observed, x_updated, target[:, :2], 0.1)

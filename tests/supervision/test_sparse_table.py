@@ -1,6 +1,5 @@
 """The sparse table: the k largest entries and the mass of the rest by hand, and what is off from a dense table."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -102,12 +101,6 @@ def test_a_prediction_that_is_not_finite_leaves_its_row_as_it_was():
     assert all(torch.equal(getattr(table, name), value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("k", [0, 7])
-def test_as_many_entries_as_there_are_classes_at_most(k):
-    with pytest.raises(ValueError, match=f"k .*6.* {k}$"):
-        SparseTable(3, 6, k, 0.5)
-
-
 # ------------------------------------------------------------------------------------ the sampled rows
 
 
@@ -170,28 +163,16 @@ def test_a_state_makes_another_table_the_same_from_then_on():
         SparseTable(300, 40, 6, 0.9).load_state_dict(table.state_dict())
 
 
-def saved(folder, **changes):
-    """A table saved with some of its arrays changed and a .json that fits; its path."""
-    table = filled(in_use=[])
-    for name, change in changes.items():
-        change(getattr(table, name))
-    table.save(folder / "q.npz")
+def saved(folder):
+    filled(in_use=[]).save(folder / "q.npz")
     return folder / "q.npz"
 
 
-@pytest.mark.parametrize(
-    "name, change",
-    [
-        ("index", lambda index: index.fill_(40)),
-        ("value", lambda value: value.mul_(2)),
-        ("value", lambda value: value.fill_(float("nan"))),
-        ("rest", lambda rest: rest.sub_(1)),
-        ("visited", lambda visited: visited.fill_(True)),
-    ],
-)
-def test_what_is_no_table_is_refused_by_name(tmp_path, name, change):
-    path = saved(tmp_path, **{name: change})
-    assert str(path) in refusal(path)
+def test_rows_that_got_lost_are_not_taken_for_rows_never_visited(tmp_path):
+    table = filled(in_use=[])
+    table.visited.fill_(True)
+    table.save(tmp_path / "q.npz")
+    assert "rows_visited" in refusal(tmp_path / "q.npz")
 
 
 def test_a_table_that_was_changed_or_lost_its_json_is_refused_by_name(tmp_path):
@@ -201,17 +182,6 @@ def test_a_table_that_was_changed_or_lost_its_json_is_refused_by_name(tmp_path):
     path.write_bytes(content)
     assert f"{path}: " in refusal(path) and "q.json" in refusal(path)  # which has another checksum
     path.with_suffix(".json").unlink()
-    assert str(path) in refusal(path)
-
-
-def test_an_archive_that_claims_more_than_it_holds_is_not_unpacked(tmp_path, monkeypatch):
-    path = saved(tmp_path)
-    np.savez_compressed(path, index=np.zeros((300, 5), np.uint16), value=np.zeros((300, 5), np.float16), rest=[0.0])
-    sidecar = json.loads(path.with_suffix(".json").read_text())
-    sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    del sidecar["crc32"]
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
-    monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("it was unpacked"))
     assert str(path) in refusal(path)
 
 
