@@ -1,12 +1,14 @@
-"""What comes from elsewhere: files are opened without executing anything, text cannot act.
+"""What comes from elsewhere: files are opened without executing anything and bounded in size, text cannot act.
 
 Whatever is wrong with such a file is BadInput: one line that names it, what was found and what to do.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import re
+import resource
 import unicodedata
 import warnings
 import zipfile
@@ -20,6 +22,7 @@ from common.errors import BadInput
 from common.hardware import available_memory
 
 MOST_SHOWN = 300  # characters of text in a message
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet may take for a formula, and what as_cell makes of that
 
 # --------------------------------------------------------------------------------------------------- files
@@ -32,11 +35,14 @@ def load_pt(path: str | Path, what: str | None = None, allow: Iterable = ()):
     for torch.serialization.safe_globals.
     """
     with _told(path, what), torch.serialization.safe_globals(list(allow)):
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch does not compare the checksums
-                    raise ValueError(f"the checksum of {damaged!r} in it is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        size = os.path.getsize(path)
+        _check_memory(size)
+        with open(path, "rb") as f:
+            is_zip = f.read(4) == b"PK\x03\x04"  # torch's own test
+        if is_zip:
+            _check_archive(path, size)
+        with _bounded_memory(4 * size + 2**29):
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_npy(path: str | Path, what: str | None = None, mapped: bool = False) -> np.ndarray:
@@ -44,14 +50,13 @@ def load_npy(path: str | Path, what: str | None = None, mapped: bool = False) ->
 
     mapped: as a read-only memory map.
     """
-    with _told(path, what):
-        array = np.lib.format.open_memmap(path, mode="r")  # nothing is read yet, whatever the header claims
-        if array.nbytes != (held := os.path.getsize(path) - array.offset):
-            raise ValueError(f"its header claims {array.nbytes:,} bytes, and it holds {held:,}")
+    with _told(path, what), open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        _check_header(f, size)
         if mapped:
-            return array
-        _check_memory(array.nbytes)
-        return np.array(array)
+            return np.lib.format.open_memmap(path, mode="r")
+        _check_memory(size)
+        return _read_array(f)
 
 
 def load_npz(path: str | Path, keys: Iterable[str] | Callable, what: str | None = None) -> dict[str, np.ndarray]:
@@ -63,7 +68,7 @@ def load_npz(path: str | Path, keys: Iterable[str] | Callable, what: str | None 
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         wanted = {key: members[key] for key in (keys(list(members)) if callable(keys) else keys) if key in members}
         _check_memory(sum(member.file_size for member in wanted.values()))
-        return {key: _read_member(archive, key, member) for key, member in wanted.items()}
+        return {key: _read_member(archive, member) for key, member in wanted.items()}
 
 
 @contextlib.contextmanager
@@ -92,12 +97,64 @@ def _check_memory(size):
         raise ValueError(f"takes {size:,} bytes of memory, {available_memory():,} are free")
 
 
-def _read_member(archive, key, member):
+@contextlib.contextmanager
+def _bounded_memory(size):
+    """ValueError where the block takes more than so many bytes (on Linux): what torch lets a pickle call can ask for
+    any number of them."""
+    try:
+        with open("/proc/self/statm") as f:
+            used = int(f.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (used + size, *before) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
+    try:
+        yield
+    except MemoryError:
+        raise ValueError("MemoryError: it asks for more than a file of its size holds") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _check_archive(path, size):
+    """ValueError unless a zip can be torch.save's, which compresses nothing, so that its members fit the file."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if compressed := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"{compressed[0]!r} in it is compressed, which torch.save never does")
+        if (claimed := sum(max(m.file_size, m.compress_size) for m in members)) > size:
+            raise ValueError(f"claims to hold {claimed:,} bytes in a file of {size:,}")
+        if damaged := archive.testzip():  # torch does not compare the checksums
+            raise ValueError(f"the checksum of {damaged!r} in it is wrong")
+
+
+def _check_header(f, size):
+    """ValueError unless the header of a .npy of `size` bytes claims just what follows it, and no objects."""
+    version = np.lib.format.read_magic(f)
+    if version not in NPY_HEADERS:
+        raise ValueError(f"a .npy of version {version}")
+    shape, _, dtype = NPY_HEADERS[version](f)
+    if dtype.hasobject:
+        raise ValueError("holds pickled objects, which are never opened; save it anew as numbers or text, by .astype")
+    claimed, held = math.prod(shape) * dtype.itemsize, size - f.tell()
+    if claimed != held or not dtype.itemsize:
+        raise ValueError(f"its header claims {claimed:,} bytes, {shape} of {dtype}, and it holds {held:,}")
+
+
+def _read_member(archive, member):
     with archive.open(member) as f:
         try:
-            return np.lib.format.read_array(f, allow_pickle=False)
+            _check_header(f, member.file_size)
         except ValueError as problem:
-            raise ValueError(f"{key} in it: {problem}") from None
+            raise ValueError(f"{member.filename.removesuffix('.npy')} in it: {problem}") from None
+        return _read_array(f)
+
+
+def _read_array(f):
+    f.seek(0)
+    return np.lib.format.read_array(f, allow_pickle=False)
 
 
 def class_numbers(labels: np.ndarray, what: str) -> np.ndarray:

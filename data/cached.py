@@ -62,8 +62,12 @@ def fingerprint(images):
     """SHA-256 of all paths, sizes and times of change: reading 100 GB anew would take longer than they are worth."""
     found = hashlib.sha256()
     for path in images.paths:
-        stat = os.stat(images.root / path)
-        found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        try:
+            stat = os.stat(images.root / path)
+            size, time = stat.st_size, stat.st_mtime_ns
+        except OSError:  # is one that cannot be read
+            size = time = 0
+        found.update(f"{path}\0{size}\0{time}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from common.errors import BadInput, RunFailure
-from common.files import read_json, sync_folder, write_json
+from common.files import read_json, sha256_of, sync_folder, write_json
 from common.untrusted import nfc, printable, valid_text
 from data.corrections import Corrections, outline_of_marks, read_corrections
 from data.images import HIDDEN, find_images
@@ -160,7 +160,7 @@ def move_in_place(plan: Plan) -> None:
     own.mkdir(exist_ok=True)
     _write_lists(plan, own, number)
     journal = own / f"{number}.json"
-    entries = [{"from": old, "to": new} for old, new in moves]
+    entries = [{"from": old, "to": new, "sha256": sha256_of(root / old)} for old, new in moves]
     write_json(journal, {"moves": entries})
     sync_folder(own)
     try:
@@ -190,14 +190,20 @@ def undo(root: Path) -> int:
         raise BadInput(f"--undo: no correction was made in place in {root}, or all are undone; nothing was changed")
     for entry in reversed(read_json(journals[-1])["moves"]):
         old, new = _places(root, journals[-1], entry)
-        if new.exists() and old.exists():
+        if not new.exists():
+            if not old.exists() or sha256_of(old) != entry["sha256"]:
+                left.append(f"{new}: is gone, which was {old}; put it back, then undo again")
+        elif old.exists():
             left.append(f"{old}: something new lies there; move it away, then undo again")
-        elif new.exists():
-            old.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(new, old)
-            done += 1
-        elif not old.exists():
-            left.append(f"{new}: is gone, which was {old}; put it back, then undo again")
+        elif sha256_of(new) != entry["sha256"]:
+            left.append(f"{new}: was changed since it was {old}; put what it was back, then undo again")
+        else:
+            try:
+                old.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(new, old)
+                done += 1
+            except OSError as problem:
+                left.append(f"{new}: cannot be moved back to {old} ({problem.strerror}); mend it, then undo again")
         if new.parent.is_dir():
             _remove_if_empty(new.parent)
     if left:

@@ -1,8 +1,11 @@
 """common/untrusted.py: files that lie about their size or want to run, and damage anywhere: a line, never more."""
 
+import contextlib
 import io
 import pickle
 import random
+import resource
+import sys
 import warnings
 import zipfile
 
@@ -34,10 +37,11 @@ def refusal(call):
     return message
 
 
-def header(shape, descr="<i8"):
+def header(shape, descr="<i8", version=1):
     """The first bytes of a .npy."""
     f = io.BytesIO()
-    np.lib.format.write_array_header_1_0(f, {"descr": descr, "fortran_order": False, "shape": shape})
+    write = {1: np.lib.format.write_array_header_1_0, 2: np.lib.format.write_array_header_2_0}[version]
+    write(f, {"descr": descr, "fortran_order": False, "shape": shape})
     return f.getvalue()
 
 
@@ -73,6 +77,7 @@ def test_arrays_come_back_as_they_were_saved(tmp_path, array, mapped):
         header((2**33, 2**33)) + bytes(80),  # the product overflows 64 bits
         header((9,)) + bytes(80),  # something after the end
         header((11,)) + bytes(80),
+        header((TERA,), "<U0"),  # any number of nothing
         header((-1, -10)) + bytes(80),
         header((10,), "|O") + bytes(80),
         b"\x93NUMPY\x03\x00" + header((10,))[8:] + bytes(80),
@@ -81,11 +86,13 @@ def test_arrays_come_back_as_they_were_saved(tmp_path, array, mapped):
         b"",
         b"PK\x03\x04",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_header_that_claims_what_the_file_has_not_is_a_line(tmp_path, content, mapped):
     (tmp_path / "a.npy").write_bytes(content)
     assert refusal(lambda: load_npy(tmp_path / "a.npy", mapped=mapped)).startswith(f"{tmp_path}/a.npy: ")
+    npz(tmp_path / "a.npz", {"a.npy": content})
+    assert refusal(lambda: load_npz(tmp_path / "a.npz", ["a"], "--flag a.npz: no")).startswith("--flag a.npz: no (")
 
 
 def test_a_member_that_declares_more_than_memory_is_not_unpacked(tmp_path, monkeypatch):
@@ -99,7 +106,31 @@ def test_a_member_that_declares_more_than_memory_is_not_unpacked(tmp_path, monke
     assert len(load_npy(tmp_path / "a.npy", mapped=True)) == 10**6
 
 
+def test_a_member_whose_size_is_a_lie_is_refused(tmp_path):
+    whole = header((100,)) + bytes(800)
+    npz(tmp_path / "a.npz", {"a.npy": whole}, zipfile.ZIP_DEFLATED)
+    content, short = (tmp_path / "a.npz").read_bytes(), len(whole).to_bytes(4, "little")
+    assert content.count(short) == 2
+    (tmp_path / "a.npz").write_bytes(content.replace(short, (2**31).to_bytes(4, "little")))
+    assert "800" in refusal(lambda: load_npz(tmp_path / "a.npz", ["a"]))
+    npz(tmp_path / "a.npz", {"a.npy": header((2**24,)) + bytes(800)}, zipfile.ZIP_DEFLATED)
+    content, size = (tmp_path / "a.npz").read_bytes(), len(whole).to_bytes(4, "little")
+    lie = (2**27 + len(header((2**24,)))).to_bytes(4, "little")
+    (tmp_path / "a.npz").write_bytes(content.replace(size, lie))
+    refusal(lambda: load_npz(tmp_path / "a.npz", ["a"]))
+
+
 # --------------------------------------------------------------------------------------------------- .pt
+
+
+def repacked(path, compression=zipfile.ZIP_STORED, **changes):
+    """The zip at path written anew, with the content of some members (by the end of their names) changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for end, content in changes.items():
+        (name,) = [name for name in members if name.endswith(end)]
+        members[name] = content
+    return npz(path, members, compression)
 
 
 def test_what_torch_save_wrote_comes_back_in_either_format(tmp_path):
@@ -119,6 +150,22 @@ def test_odd_versions_of_a_format_are_no_reason_to_warn(tmp_path):
         assert load_pt(tmp_path / "a.pt") == {"n": 1}
 
 
+def test_a_compressed_pt_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    torch.save({"w": torch.randn(1000)}, tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    refusal(lambda: load_pt(repacked(tmp_path / "a.pt", zipfile.ZIP_DEFLATED)))
+
+
+def test_a_pt_whose_members_declare_more_than_it_has_is_refused(tmp_path, monkeypatch):
+    torch.save({"w": torch.zeros(1000)}, tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    size = (4000).to_bytes(4, "little")
+    assert content.count(size) >= 2
+    (tmp_path / "a.pt").write_bytes(content.replace(size, (2**31).to_bytes(4, "little")))
+    refusal(lambda: load_pt(tmp_path / "a.pt"))
+
+
 def test_a_flipped_bit_in_a_tensor_is_found(tmp_path):
     torch.save({"w": torch.zeros(1000)}, tmp_path / "a.pt")
     content = bytearray((tmp_path / "a.pt").read_bytes())
@@ -127,12 +174,36 @@ def test_a_flipped_bit_in_a_tensor_is_found(tmp_path):
     refusal(lambda: load_pt(tmp_path / "a.pt"))
 
 
+@pytest.mark.parametrize("what", ["storage", "shape"])
+def test_a_tensor_that_claims_more_than_its_bytes_is_never_read_beyond_them(tmp_path, what):
+    """torch itself would make a tensor of the claimed size over the few bytes that are there."""
+    torch.save({"w": torch.arange(5000)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        content = archive.read("a/data.pkl")
+    size, claim = b"M" + (5000).to_bytes(2, "little"), b"J" + (2**30).to_bytes(4, "little")  # pickle's 2 and 4 bytes
+    storage, shape, rest = content.split(size)
+    lie = storage + claim + shape + (size if what == "storage" else claim) + rest
+    repacked(tmp_path / "a.pt", **{"data.pkl": lie})
+    with contextlib.suppress(BadInput):
+        assert load_pt(tmp_path / "a.pt")["w"].tolist() == list(range(5000))
+
+
 class Call:
     def __init__(self, function, *arguments):
         self.call = function, arguments
 
     def __reduce__(self):
         return self.call
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
+def test_a_pickle_cannot_ask_for_more_memory_than_goes_with_its_file(tmp_path):
+    torch.save({"w": Call(bytearray, 2**30)}, tmp_path / "a.pt")  # torch allows this call
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    refusal(lambda: load_pt(tmp_path / "a.pt"))
+    torch.save({"w": Call(bytearray, 1000)}, tmp_path / "a.pt")
+    assert load_pt(tmp_path / "a.pt")["w"] == bytes(1000)
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
 
 
 def test_what_would_run_is_refused_and_no_advice_to_run_it_is_given(tmp_path):

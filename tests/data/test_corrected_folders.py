@@ -315,6 +315,20 @@ def test_an_undo_overwrites_nothing_and_goes_on(data):
     assert contents(folder) == before
 
 
+def test_an_undo_goes_by_contents(data):
+    folder, marks, prefix = data
+    before = contents(folder)
+    apply_marks.main([marks, "--data_dir", folder, "--in_place"])
+    root = Path(folder, prefix)
+    (root / "cat/3_1.png").write_bytes(b"edited since")
+    with pytest.raises(RunFailure, match="cat/3_1.png"):
+        apply_marks.main(["--undo", "--data_dir", folder])
+    assert (root / "cat/3_1.png").read_bytes() == b"edited since" and not (root / "owl/3.png").exists()
+    (root / "cat/3_1.png").write_bytes(before[f"{prefix}owl/3.png"])
+    apply_marks.main(["--undo", "--data_dir", folder])
+    assert contents(folder) == before
+
+
 def test_the_corrected_folder_is_a_data_set_whose_rows_the_carried_marks_name(workplace, write_images):
     names = [f"{name}/{i}.png" for name in CLASSES for i in range(12)]
     write_images("data", {name: (8, 8, 3) for name in names})
