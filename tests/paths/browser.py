@@ -1,5 +1,6 @@
 """A page in Chromium, as its reader uses it."""
 
+import re
 import time
 
 KEYS = {"left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "enter": "\ue007", "escape": "\ue00c"}
@@ -59,6 +60,11 @@ class Page:
 
         found = Axe().run(self.browser)["violations"]
         return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
+
+
+def numbers(text):
+    """The numbers of a sentence: how it is worded is not tested."""
+    return re.findall(r"\d+(?:,\d{3})*", text)
 
 
 def wait_until(holds, seconds=10):

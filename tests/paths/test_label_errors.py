@@ -1,5 +1,7 @@
 """Label errors from paths that are made up: of a run that fits its wrong labels, and of one that never does."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -195,7 +197,7 @@ def test_classes_without_samples_and_never_predicted_change_no_guess(run):
 @pytest.mark.parametrize("reader", [find_label_errors, guess_errors])
 def test_swapped_columns_are_told(run, reader):
     path, given, _ = run
-    with pytest.raises(LessThanChance, match="less|chance"):
+    with pytest.raises(LessThanChance):
         reader(np.roll(path, 1, axis=2), given)
 
 
@@ -260,9 +262,9 @@ def test_one_step_and_few_samples_are_enough_to_rank():
 
 def test_labels_that_do_not_fit_are_refused(run):
     path, given, _ = run
-    with pytest.raises(ValueError, match="labels must be whole numbers from 0 to 4"):
+    with pytest.raises(ValueError, match="labels.* 4$"):
         find_label_errors(path, given + 1)
-    with pytest.raises(ValueError, match="expected a path"):
+    with pytest.raises(ValueError, match=f"{N - 1},"):
         find_label_errors(path, given[:-1])
 
 
@@ -270,11 +272,9 @@ def test_a_reason_names_both_classes_and_how_long_the_suggestion_was_ahead():
     q = np.array([[[0.2, 0.8], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], [[0.2, 0.8]] * 4])
     q = np.concatenate([q, np.zeros((1, 4, 2))])
     found = reasons(q, np.array([0, 0, 0]), np.array([1, 1, -1]), ["cat", "dog"], "epoch")
-    assert found[0] == (
-        "dog was ahead of cat at 2 of 4 epochs (mean probability 0.60 against 0.40); "
-        "the given label was first predicted at epoch 2"
-    )
-    assert found[1].endswith("4 of 4 epochs (mean probability 0.80 against 0.20); the given label was never predicted")
+    for reason, numbers in ((found[0], ["2", "4", "0.60", "0.40", "2"]), (found[1], ["4", "4", "0.80", "0.20"])):
+        assert re.findall(r"[\d.]*\d", reason) == numbers  # the last: when the given label was first predicted
+        assert -1 < reason.index("dog") < reason.index("cat")
     assert found[2] == ""
 
 

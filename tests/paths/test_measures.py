@@ -1,5 +1,7 @@
 """Measures of paths against the same thing written out for one sample at a time."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -245,7 +247,7 @@ def test_base_difficulty_is_the_distance_of_label_and_truth():
 
 @pytest.mark.parametrize("shape", [(0, 5, 4), (9, 0, 4), (9, 5, 1), (9, 5)])
 def test_a_path_without_samples_steps_or_a_second_class_is_refused(shape):
-    with pytest.raises(ValueError, match="expected a path"):
+    with pytest.raises(ValueError, match=re.escape(str(shape))):
         compute(np.ones(shape), np.zeros(shape[0], int))
 
 

@@ -67,10 +67,9 @@ def test_followed_samples_are_named_by_their_own_idx(tmp_path):
     with PathRecorder(tmp_path / "p.npy", 3, 2, 3, rows=[17, 4, 9]) as recorder:
         recorder.record(0, torch.tensor([9, 17]), predictions(0)[:2])
         recorder.record(1, torch.tensor([4]), predictions(1)[:1])
-        with pytest.raises(ValueError, match="not among the rows"):
-            recorder.record(1, torch.tensor([5]), predictions(1)[:1])
-        with pytest.raises(ValueError, match="that is not followed"):
-            recorder.record(1, torch.tensor([18]), predictions(1)[:1])
+        for unknown in (5, 18):
+            with pytest.raises(ValueError, match="idx"):
+                recorder.record(1, torch.tensor([unknown]), predictions(1)[:1])
     path = np.load(tmp_path / "p.npy")
     np.testing.assert_array_equal(path[[2, 0], 0], predictions(0)[:2].numpy().astype(np.float16))
     np.testing.assert_array_equal(path[1, 1], predictions(1)[0].numpy().astype(np.float16))
@@ -91,7 +90,7 @@ def test_steps_do_not_go_backwards_or_outside(tmp_path):
     with PathRecorder(tmp_path / "p.npy", 20, 5, 3) as recorder:
         record_steps(recorder, [0, 2])
         for step in (1, 5, -1):
-            with pytest.raises(ValueError, match=f"step {step} lies"):
+            with pytest.raises(ValueError, match=f"step {step} "):
                 recorder.record(step, torch.arange(20), predictions(step % 5))
 
 
@@ -99,7 +98,7 @@ def test_an_existing_path_is_not_overwritten(tmp_path):
     PathRecorder(tmp_path / "p.npy", 20, 5, 3).close()
     with pytest.raises(FileExistsError, match="p.npy"):
         PathRecorder(tmp_path / "p.npy", 20, 5, 3)
-    with pytest.raises(ValueError, match="another path"):
+    with pytest.raises(ValueError, match=r"p\.npy.*\(20, 5, 3\)"):
         PathRecorder(tmp_path / "p.npy", 20, 4, 3, resume=True)
 
 
@@ -130,7 +129,7 @@ def test_a_resumed_recorder_goes_on_after_its_complete_steps(tmp_path):
         record_steps(recorder, [0, 1, 2])
         raise RuntimeError
     with PathRecorder(tmp_path / "p.npy", 20, 5, 3, resume=True) as recorder:
-        with pytest.raises(ValueError, match="complete"):
+        with pytest.raises(ValueError, match="step 1 "):
             record_steps(recorder, [1])
         record_steps(recorder, [2, 3, 4])
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected(range(5), 5))
@@ -213,11 +212,11 @@ def test_the_file_needs_torch_and_numpy_only():
 @pytest.mark.parametrize(
     "idx, shape, message",
     [
-        ([0, 20], (2, 3), "samples go from 0 to 19"),
-        ([-1, 0], (2, 3), "samples go from 0 to 19"),
-        ([0, 1], (2, 1), r"must have shape \(2, 3\)"),
-        ([0, 1], (1, 3), r"must have shape \(2, 3\)"),
-        ([0, 1], (2, 4), r"must have shape \(2, 3\)"),
+        ([0, 20], (2, 3), "idx.* 19"),
+        ([-1, 0], (2, 3), "idx.* 19"),
+        ([0, 1], (2, 1), r"prob.*\(2, 3\)"),
+        ([0, 1], (1, 3), r"prob.*\(2, 3\)"),
+        ([0, 1], (2, 4), r"prob.*\(2, 3\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_not_broadcast(tmp_path, idx, shape, message):
@@ -229,7 +228,7 @@ def test_what_does_not_fit_is_refused_and_not_broadcast(tmp_path, idx, shape, me
 def test_a_first_batch_that_holds_no_distributions_is_refused_and_leaves_nothing(tmp_path, row):
     with PathRecorder(tmp_path / "p.npy", 20, 2, 3) as recorder:
         for _ in range(2):
-            with pytest.raises(ValueError, match="sum to 1"):
+            with pytest.raises(ValueError, match="prob"):
                 recorder.record(0, torch.tensor([0, 1]), torch.tensor([[0.5, 0.25, 0.25], row]))
         recorder.record(1, torch.tensor([0, 1]), torch.tensor([[0.5, 0.25, 0.25], [float("nan"), 1, 1]]))
     assert list(read_sidecar(tmp_path / "p.npy")["complete"]) == ["1"]

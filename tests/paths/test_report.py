@@ -20,7 +20,7 @@ from data.label_files import Marks, read_marks
 from paths import report
 from paths.recorded import Recorded
 from paths.report import write_report
-from tests.paths.browser import Page, wait_until
+from tests.paths.browser import Page, numbers, wait_until
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -80,6 +80,10 @@ def written(tmp_path, **changes):
     write(tmp_path / "report.html", example(**changes))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     return page, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def header(page):
+    return re.search("<header>(.*?)</header>", page, re.S)[1]
 
 
 def shown(data):
@@ -157,7 +161,7 @@ def test_images_are_shrunk_to_224_pixels_in_their_proportions_and_never_enlarged
     assert [size for _, *size in data["pictures"]] == [[8, 8], [224, 224], [224, 112], [1, 224], [7, 30]]
     for i, image in enumerate(shown(data)):
         assert np.abs(image.astype(int) - 40 * (i + 1)).max() <= 2
-    assert "Pictures are shrunk" not in page
+    assert numbers(header(page)) == numbers(header(written(tmp_path)[0]))
 
 
 def test_nothing_from_outside_becomes_markup(tmp_path):
@@ -208,11 +212,10 @@ def test_the_page_names_no_address(tmp_path):
 
 
 def test_only_the_most_suspicious_become_cards_and_the_page_says_so(tmp_path, monkeypatch):
-    line = "most suspicious of 40 ranked samples"
-    assert line not in written(tmp_path)[0]
+    assert not {"7", "40"} & set(numbers(header(written(tmp_path)[0])))
     monkeypatch.setattr(report, "LIMIT", 7)
     page, data = written(tmp_path)
-    assert f"Shown are the 7 {line}." in page
+    assert {"7", "40"} <= set(numbers(header(page)))
     assert data["idx"] == example()["order"][:7].tolist()
     assert len(data["given"]) == 40  # marks.csv has every row
 
@@ -294,6 +297,10 @@ class Report(Page):
         """The class chosen on a card that is marked wrong."""
         return int(self.one(f'.card[data-idx="{idx}"] select.choice').get_property("value"))
 
+    def counts(self):
+        """How many are marked wrong, right, unsure and, where there are such, drop."""
+        return list(map(int, numbers(self.text("#counts"))))
+
     def search(self, text):
         self.one("#search").clear()
         self.one("#search").send_keys(text)
@@ -324,18 +331,13 @@ def test_the_first_card_is_the_most_suspicious(opened):
     first = values["order"][0]
     card, k = page.card(first), values["given"][first]
     assert card.is_displayed() and page.selected() == first
-    assert card.find_element("css selector", ".names").text.split("\n") == [
-        f"class {k}",
-        "→",
-        f"class {(k + 1) % 4}",
-        "60 %",
-    ]
-    for text in (f"idx {first}", f"train/{first}.png", f"reason {first}", f"score {values['score'][first]:.4g}"):
+    names = card.find_element("css selector", ".names").text
+    assert re.findall(r"class \d", names) == [f"class {k}", f"class {(k + 1) % 4}"] and numbers(names)[-1] == "60"
+    for text in (f"train/{first}.png", f"reason {first}", f"{values['score'][first]:.4g}"):
         assert text in card.text
-    assert "third" in card.text and len(card.find_elements("css selector", "polyline")) == 3
-    assert [b.accessible_name for b in card.find_elements("css selector", "button")] == [
-        f"{mark}: idx {first}" for mark in ("wrong", "unsure", "drop", "right")
-    ]
+    assert len(card.find_elements("css selector", "polyline")) == 3
+    buttons = card.find_elements("css selector", "button")
+    assert len(buttons) == 4 and all(str(first) in button.accessible_name for button in buttons)
 
 
 def test_the_image_of_a_card_is_the_samples_own(opened):
@@ -361,7 +363,7 @@ def test_suspects_and_the_cards_of_the_audit_can_be_shown_alone(opened):
     page.choose("#filter-show", "audit")
     assert page.seen() == order[[2, 7, 30]].tolist()
     page.press("escape", "left", "d")  # out of the choice of a filter
-    assert page.text("#looked") == "2 of 40 looked at (audit: 2 of 3)"
+    assert numbers(page.text("#looked")) == ["2", "40", "2", "3"]  # of the cards, and of those of the audit
     rows = list(csv.DictReader(io.StringIO(page.export())))
     assert [rows[i]["audit"] for i in order[:8]] == ["", "", "1", "", "", "", "", "2"]
 
@@ -409,21 +411,23 @@ def test_marks_are_loaded_from_a_file_and_those_of_other_labels_are_not(opened, 
     page.press("j", "j", "up")  # a mark that the file does not have
     (tmp_path / "marks.csv").write_text(text)
     page.one("#load").send_keys(str(tmp_path / "marks.csv"))
-    wait_until(lambda: re.findall(r"\d+", page.text("#counts")) == ["1", "1", "0", "1"])
+    wait_until(lambda: page.counts() == [1, 1, 0, 1])
+    loaded = page.text("#notice")
     assert page.choice(values["order"][0]) == values["suggestion"][values["order"][0]]
     (tmp_path / "marks.csv").write_text(text.replace("\n0,", "\n1,"))
     page.one("#load").send_keys(str(tmp_path / "marks.csv"))
-    wait_until(lambda: "Loaded" not in page.text("#notice"))
-    assert re.findall(r"\d+", page.text("#counts")) == ["1", "1", "0", "1"]
+    wait_until(lambda: page.text("#notice") not in ("", loaded))
+    assert page.counts() == [1, 1, 0, 1]
 
 
 def test_earlier_marks_are_shown_as_such_until_they_are_changed(opened):
     values = example()
     marks = Marks(*[values["given"]] * 3, np.array(["right"] * 40), np.full(40, ""))
     page, first = opened(marks=marks), values["order"][0]
-    assert "earlier" in page.card(first).text
+    badge = f'.card[data-idx="{first}"] .badge'
+    assert page.all(badge)
     page.press("up")
-    assert "earlier" not in page.card(first).text
+    assert not page.all(badge)
 
 
 def test_texts_and_tables_are_on_the_cards_and_without_samples_nothing_is_asked_of_them(opened):
@@ -432,8 +436,8 @@ def test_texts_and_tables_are_on_the_cards_and_without_samples_nothing_is_asked_
     assert f"text {first}" in page.card(first).text
     page.search("39")
     assert page.text(".sample") == "age: 7\nsex: <b>"
-    assert "Is the given label wrong?" in page.text("header")
-    assert "Is the given label wrong?" not in opened(images=None).text("header")
+    header = page.text("header")  # asks for marks, or to look the samples up first
+    assert opened(images=None).text("header") != header
 
 
 def test_every_reason_is_whole(opened):
@@ -456,23 +460,23 @@ def test_letters_of_other_keyboards_and_composing_and_links_keep_their_keys(open
     page, order = opened(files_at=".."), example()["order"]
     for key in ('key: "в", code: "KeyD"', 'key: "D", code: "KeyD"'):
         page.run(f'document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {{ {key}, bubbles: true }}))')
-    assert page.text("#counts").endswith("2 drop")
+    assert page.counts()[3] == 2
     composing = 'new KeyboardEvent("keydown", { key: "d", isComposing: true, bubbles: true })'
     page.run(f"document.activeElement.dispatchEvent({composing})")
-    assert page.text("#counts").endswith("2 drop") and page.selected() == order[2]
+    assert page.counts()[3] == 2 and page.selected() == order[2]
 
 
 def test_filters_by_class_and_by_pair_of_labels(opened):
     rng = np.random.default_rng(1)
     values = example(suggestion=rng.integers(4, size=40))
     page, order = opened(height=4000, suggestion=values["suggestion"]), values["order"]
-    assert page.seen() == order.tolist() and page.text("#shown") == "40 samples"
+    assert page.seen() == order.tolist() and numbers(page.text("#shown")) == ["40"]
     page.choose("#filter-given", 2)
     assert page.seen() == [i for i in order if values["given"][i] == 2]
     page.choose("#filter-suggested", 1)
     pair = [i for i in order if (values["given"][i], values["suggestion"][i]) == (2, 1)]
     assert pair and page.seen() == pair
-    assert page.text("#shown") == f"{len(pair)} of 40 samples"
+    assert numbers(page.text("#shown")) == [str(len(pair)), "40"]
     page.choose("#filter-given", "")
     assert page.seen() == [i for i in order if values["suggestion"][i] == 1]
 
@@ -483,7 +487,7 @@ def test_a_search_finds_the_idx_and_nothing_like_it(opened):
         page.search(str(idx))
         assert page.seen() == [idx]
     page.search("300")
-    assert page.seen() == [] and "No sample with idx 300" in page.text(".empty")
+    assert page.seen() == [] and numbers(page.text(".empty"))[0] == "300"
     page.search("x")
     assert page.seen() == []
 
@@ -493,7 +497,7 @@ def test_arrows_mark_the_selected_card_and_select_the_next(opened):
     page.press("left", "right", "up")
     assert [page.card(i).get_attribute("data-mark") for i in order[:4]] == ["wrong", "right", "unsure", ""]
     assert page.selected() == order[3]
-    assert page.text("#counts") == "1 wrong · 1 right · 1 unsure"
+    assert page.counts() == [1, 1, 1]
     page.press("k")
     page.press("up")  # the same mark again: taken back, and the card stays selected
     assert page.selected() == order[2] and page.card(order[2]).get_attribute("data-mark") == ""
@@ -508,7 +512,7 @@ def test_a_key_held_down_marks_one_card(opened):
     held = 'new KeyboardEvent("keydown", { key: "ArrowLeft", repeat: true, bubbles: true })'
     page.press("left")
     page.run(f"for (let i = 0; i < 5; i++) document.activeElement.dispatchEvent({held})")
-    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure"
+    assert page.counts() == [1, 0, 0]
 
 
 def test_keys_do_nothing_while_typing(opened):
@@ -516,13 +520,13 @@ def test_keys_do_nothing_while_typing(opened):
     page.one("#search").click()
     page.press("left", "right", "up", "j", "k")
     assert page.one("#search").get_property("value") in ("jk", "kj")
-    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+    assert page.counts() == [0, 0, 0]
     page.press("backspace", "backspace", "delete", "delete", "escape", "left")  # escape: back to the cards
-    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure" and page.selected() == order[1]
+    assert page.counts() == [1, 0, 0] and page.selected() == order[1]
     page.press("k", "enter", "right", "up", "left", "j")  # in the choice of a class
-    assert page.text("#counts") == "1 wrong · 0 right · 0 unsure" and page.selected() == order[0]
+    assert page.counts() == [1, 0, 0] and page.selected() == order[0]
     page.press("escape", "right")
-    assert page.text("#counts") == "0 wrong · 1 right · 0 unsure"
+    assert page.counts() == [0, 1, 0]
 
 
 def test_a_card_out_of_sight_is_brought_back_before_it_can_be_marked(opened):
@@ -530,7 +534,7 @@ def test_a_card_out_of_sight_is_brought_back_before_it_can_be_marked(opened):
     page.run("window.scrollTo(0, document.body.scrollHeight)")
     wait_until(lambda: not page.run('return document.querySelector(".card").getBoundingClientRect().bottom > 0'))
     page.press("left")
-    assert page.text("#counts").startswith("0 wrong")
+    assert page.counts()[0] == 0
     page.press("left")
     assert page.card(order[0]).get_attribute("data-mark") == "wrong"
 
@@ -574,9 +578,9 @@ def test_marks_and_chosen_classes_outlive_a_reload(opened):
     page.choose("#filter-show", "unmarked")
     assert page.seen()[0] == values["order"][3]
     opened(name="another run")
-    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+    assert page.counts() == [0, 0, 0]
     opened()
-    assert page.text("#counts") == "1 wrong · 1 right · 1 unsure"
+    assert page.counts() == [1, 1, 1]
 
 
 def test_marks_are_cleared_after_a_question(opened):
@@ -584,12 +588,12 @@ def test_marks_are_cleared_after_a_question(opened):
     page.press("left", "right")
     page.one("#clear").click()
     page.browser.switch_to.alert.dismiss()
-    assert page.text("#counts") == "1 wrong · 1 right · 0 unsure"
+    assert page.counts() == [1, 1, 0]
     page.one("#clear").click()
     page.browser.switch_to.alert.accept()
-    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure" and not page.all(".card select")
+    assert page.counts() == [0, 0, 0] and not page.all(".card select")
     page.reload()
-    assert page.text("#counts") == "0 wrong · 0 right · 0 unsure"
+    assert page.counts() == [0, 0, 0]
 
 
 def test_marks_csv_has_every_sample_and_is_read_back_as_it_was_marked(opened, monkeypatch):
@@ -599,7 +603,7 @@ def test_marks_csv_has_every_sample_and_is_read_back_as_it_was_marked(opened, mo
     page = opened(class_names=HOSTILE, files=files, original=original)
     a, b, c, d, e = values["order"][:5]
     page.press("left", "right", "up", "left", "d")
-    assert page.text("#counts") == "2 wrong · 1 right · 1 unsure · 1 drop"
+    assert page.counts() == [2, 1, 1, 1]
     page.choose(f'.card[data-idx="{d}"] select', (values["given"][d] + 3) % 4)
     rows = list(csv.DictReader(io.StringIO(page.export())))
     assert list(rows[0]) == "idx file original_label given_label label label_name mark audit".split()
@@ -627,7 +631,7 @@ def test_a_page_starts_with_earlier_marks_and_carries_them_on(opened, monkeypatc
     label[a] = (label[a] + 2) % 4
     earlier = Marks(values["given"], values["given"], label, mark, np.array(["="] + [""] * 38 + ["rest"]))
     page = opened(marks=earlier, audit=earlier.audit)
-    assert page.text("#counts") == "1 wrong · 2 right · 0 unsure · 1 drop"
+    assert page.counts() == [1, 2, 0, 1]
     assert [page.card(i).get_attribute("data-mark") for i in (a, b, c)] == ["wrong", "right", "right"]
     assert page.choice(a) == label[a] and not page.one("#clear").is_enabled()
     page.press("down", "right", "down", "up")  # takes one back, changes one
@@ -655,7 +659,7 @@ def test_hostile_names_are_shown_as_text(opened):
 
     hostile = {"class_names": HOSTILE, "files": HOSTILE * 10, "reasons": HOSTILE * 10}
     page, values = opened(name=HOSTILE[0], **hostile), example()
-    assert page.text("h1") == HOSTILE[0] == page.browser.title.removesuffix(" – suspected labels")
+    assert page.text("h1") == HOSTILE[0] and page.browser.title.startswith(HOSTILE[0])
     for idx in values["order"][:4]:
         card = page.card(idx)
         assert card.find_element("css selector", ".names bdi").text == HOSTILE[values["given"][idx]]
@@ -698,7 +702,7 @@ def test_a_browser_that_keeps_nothing_says_so_and_still_exports(opened, browser)
     try:
         page, values = opened(), example()
         page.press("left")
-        assert "does not keep marks" in page.text("#notice")
+        assert page.one("#notice").is_displayed()
         row = list(csv.DictReader(io.StringIO(page.export())))[values["order"][0]]
         assert (row["label"], row["mark"]) == (str(values["suggestion"][values["order"][0]]), "wrong")
     finally:

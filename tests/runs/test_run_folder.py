@@ -204,9 +204,9 @@ def test_a_missing_checkpoint_is_answered_with_those_there_are(run):
     assert checkpoint_path(run, "--checkpoint", "epoch_1") == run / "epoch_1.pt"
     with pytest.raises(BadInput) as found:
         checkpoint_path(run, "--checkpoint", "epoch_4")
-    assert found.value.messages == [
-        f"--checkpoint epoch_4: {run} has no epoch_4.pt; it has: best_acc, best_loss, epoch_1, epoch_2"
-    ]
+    (message,) = found.value.messages
+    assert message.startswith("--checkpoint epoch_4: ") and str(run) in message
+    assert all(name in message for name in ("best_acc", "best_loss", "epoch_1", "epoch_2"))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])

@@ -1,5 +1,6 @@
 """A finished run as a teacher: what a student inherits, and which teachers are refused."""
 
+import re
 import shutil
 
 import numpy as np
@@ -210,24 +211,38 @@ def npz_teacher(quick, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("npz"))
         file = other_data("a.npz")
-        flags = ("--dataset", "npz", "--data_dir", file, "--train_size", 40, "--batch_size", 10, "--epochs", 1)
+        flags = (
+            "--dataset",
+            "npz",
+            "--data_dir",
+            file,
+            "--train_size",
+            40,
+            "--batch_size",
+            10,
+            "--epochs",
+            1,
+            "--ny_ratio",
+            0.3,
+        )
         return main_gen_teacher.main(quick(*flags)).absolute()
 
 
 @pytest.mark.parametrize(
     "change, named",
     [
-        ({"shift": 1}, ["clean labels"]),
-        ({"num_train": 50}, ["40 samples", "50 samples"]),
-        ({"num_classes": 5}, ["10 classes", "5 classes"]),
-        ({"side": 12}, ["8 pixels", "12 pixels"]),
-        ({"colours": 3}, ["1 channels", "3 channels"]),
+        ({"shift": 1}, []),
+        ({"num_train": 50}, ["40", "50"]),
+        ({"num_classes": 5}, ["10", "5"]),
+        ({"side": 12}, ["8", "12"]),
+        ({"colours": 3}, ["1", "3"]),
     ],
 )
 def test_a_teacher_of_other_data_is_refused_and_the_difference_named(npz_teacher, tmp_path, change, named):
     file = other_data(tmp_path / "b.npz", **change)
     message = complaint(Teacher(npz_teacher, "net", "best_acc").check_data, data_of(npz_teacher, data_dir=str(file)))
-    assert all(part in message for part in named), message
+    labels = read_args(npz_teacher)["resolved"]["y_sha256"][:12]
+    assert set(named or [labels]) <= set(re.findall(r"\w+", message)), message
 
 
 def test_the_same_data_in_another_place_is_accepted(npz_teacher, tmp_path):

@@ -159,7 +159,7 @@ def test_a_state_makes_another_table_the_same_from_then_on():
         t.update(*batches(300, 40, 1, 90)[0])
     assert all(torch.equal(getattr(other, name), getattr(table, name)) for name in (*table.stores, "visited"))
     assert other.error() == table.error()
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"\(300, 5\).*\(300, 6\)"):
         SparseTable(300, 40, 6, 0.9).load_state_dict(table.state_dict())
 
 
@@ -180,7 +180,7 @@ def test_a_table_that_was_changed_or_lost_its_json_is_refused_by_name(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
     path.write_bytes(content)
-    assert "checksum" in refusal(path)
+    assert f"{path}: " in refusal(path) and "q.json" in refusal(path)  # which has another checksum
     path.with_suffix(".json").unlink()
     assert str(path) in refusal(path)
 

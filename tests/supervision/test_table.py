@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_vectorised_updates_equal_the_published_loop(data):
 def test_a_sample_twice_in_a_batch_is_an_error_and_changes_nothing():
     table = filled()
     before = table.values.clone()
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="idx"):
         table.update(torch.tensor([1, 3, 1]), torch.full((3, 3), 1 / 3))
     assert torch.equal(table.values, before) and not table.visited[1]
 
@@ -169,7 +170,7 @@ def test_an_empty_batch_changes_nothing():
 
 @pytest.mark.parametrize("shape", [(2, 4), (3, 3), (2,)])
 def test_predictions_of_another_shape_are_an_error(shape):
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=rf"prob.*\(2, 3\).*{re.escape(str(shape))}"):
         filled().update(torch.tensor([0, 1]), torch.zeros(shape))
 
 
@@ -180,7 +181,7 @@ LOGITS = {"a negative entry": [1.5, -0.5], "a sum above 1": [3.0, 2.0], "a sum b
 def test_a_first_batch_that_holds_no_distributions_is_an_error_and_changes_nothing(row):
     table = PredictionTable(3, 2, 0.5)
     for _ in range(2):
-        with pytest.raises(ValueError, match="sum to 1"):
+        with pytest.raises(ValueError, match="prob"):
             table.update(torch.tensor([0, 2]), rows([0.5, 0.5], row))
     assert not table.visited.any() and not table.values.any()
     table.update(torch.tensor([0, 2]), rows([0.5, 0.5], [float("nan"), 7.0]))  # is told by nothing but its row
@@ -200,7 +201,7 @@ def test_only_the_first_batch_is_held_against_one(monkeypatch):
 
 def test_a_loaded_tables_first_batch_is_checked_too(tmp_path):
     filled().save(tmp_path / "q.npy")
-    with pytest.raises(ValueError, match="sum to 1"):
+    with pytest.raises(ValueError, match="prob"):
         PredictionTable.load(tmp_path / "q.npy").update(torch.tensor([0]), rows([3.0, -1.0, 2.0]))
 
 
@@ -310,7 +311,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(tmp_path, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    assert str(path) in refusal(path) and "checksum" in refusal(path)
+    assert f"{path}: " in refusal(path) and "q.json" in refusal(path)  # which has another checksum
 
 
 @pytest.mark.parametrize("with_json", [True, False])

