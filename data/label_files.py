@@ -294,7 +294,7 @@ def read_marks(
             f"{what}: given_label is the data's label in {np.mean(given == original):.1%} of the rows, no more than by "
             f"chance: {other_data}"
         )
-    audit = [line.get("audit", "").strip() for _, line in rows]
+    audit = [_text(line.get("audit", "")) for _, line in rows]
     original = theirs if original is None else original
     return Marks(original, given, label, np.array(mark, dtype="U6"), np.array(audit, dtype="U"))
 

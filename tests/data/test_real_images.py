@@ -77,12 +77,11 @@ def test_image_folders_are_trained_on(request, workplace, monkeypatch, dataset, 
     assert 0 < float(figures(run)["train_loss"]) < 4
 
 
-def test_the_commands_of_the_readme_for_ones_own_images(my_images, workplace, monkeypatch):
+def test_the_commands_of_the_readme_for_ones_own_images(my_images, workplace):
     flags = ["--dataset", "folder", "--data_dir", str(my_images), "--image_size", "32", "--train_size", "60", *QUICK]
     run = main_gen_teacher.main(flags)
     out = evaluate.main([str(run), "--device", "cpu", "--amp", "off"])
     assert read_json(out / "metrics.json")["test_samples"] == 20
-    monkeypatch.setattr(evaluate, "EVAL_BATCH", 6)
     out = evaluate.main([str(run), "--device", "cpu", "--images", str(my_images / "test"), "--out", "predictions.csv"])
     with open(out) as f:
         files = [row["file"] for row in csv.DictReader(f)]
