@@ -227,7 +227,7 @@ def main(argv=None) -> Path:
     print(analysis.summary())
     if args.split == "train":
         print(f"open {out / 'player.html'} in a browser to watch the paths")
-    print(f"open {out / 'report.html'} in a browser, look at the cards from the first on, and export marks.csv; then")
+    print(f"open {out / 'report.html'} in a browser, mark samples from the first on, and export marks.csv; then")
     for what, command in steps:
         print(f"  {what}\n    {command}")
     print(out)

@@ -141,18 +141,18 @@ class Analysis:
             wrong, top = recorded.wrong, self.order[: self.num_suspects]
             right = (self.suggestion == recorded.clean)[self.order][wrong[self.order]]
             lines.append(
-                f"true: {wrong[self.order].sum():,}; of the {len(top):,} suspects "
+                f"wrong labels, known here: {wrong[self.order].sum():,}; of the {len(top):,} suspects "
                 f"{wrong[top].mean() if len(top) else 0:.1%} are wrong; of the wrong ones "
                 f"{right.mean() if len(right) else 0:.1%} have the right suggestion"
             )
         if kept := int((self.mark[self.order] == "right").sum()):
-            lines.append(f"{self.num_suspects:,} suspects without the {kept:,} samples marked right")
+            lines.append(f"{self.num_suspects:,} suspects are left; {kept:,} samples are marked right")
         return "\n".join([*lines, *self.measured()])
 
     def guessed(self) -> str:
         """The guess in words that cannot be taken for a count."""
         low, _, high = self.guess
-        text = f"wrong labels, guessed from the path alone: {low:,} to {high:,}; look at the cards to know"
+        text = f"wrong labels, estimated from the path alone: {low:,} to {high:,}; check the samples on the page to know"
         if self.recorded.path.shape[1] == 1:
             text += " (ranked by the margin of one prediction, which is weaker than a learning path)"
         return text
@@ -164,7 +164,7 @@ class Analysis:
         if (found := self.estimate) is None:
             if (self.mark == "").all() or (self.audit == "").all():
                 return []
-            return ["no card of the audit is marked: mark those (show: audit) to measure how many labels are wrong"]
+            return ["no sample of the audit is marked; mark them (show: audit) to measure how many labels are wrong"]
         looked = f"audit, {found.looked:,} of {found.of:,} cards looked at"
         lines = [f"{looked}: {_range(found.wrong)} of {len(self.ranked):,} labels are wrong (95 % interval)"]
         if 0 < found.depth < len(self.ranked):
