@@ -152,7 +152,7 @@ class Analysis:
     def guessed(self) -> str:
         """The guess in words that cannot be taken for a count."""
         low, _, high = self.guess
-        text = f"wrong labels, estimated from the path alone: {low:,} to {high:,}; check the samples on the page to know"
+        text = f"wrong labels, estimated from the path alone: {low:,} to {high:,}; look at the samples to know"
         if self.recorded.path.shape[1] == 1:
             text += " (ranked by the margin of one prediction, which is weaker than a learning path)"
         return text
