@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import BadInput
 from common.files import read_json
 from models import build_model, check_net, load_weights
-from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args
+from runs.run_folder import INHERITED, RESULTS, check_sizes, checkpoint_path, network_of, read_args, read_metrics
 from supervision.table import sidecar_path
 from supervision.tables import ENDINGS, load_table
 
@@ -63,13 +63,14 @@ class Teacher:
             _compare(self.table_path, self._sidecar(self.table_path), data)
 
     def describe(self, teach_type):
-        """Who teaches, in lines for a person: which file, of which epoch; a hint where it is early."""
+        """Who teaches, in lines for a person: which file, of which epoch, how accurate; a hint where it is early."""
         file = self.table_path if teach_type == "table" else self.path / f"{self.name}.pt"
         sidecar = self._sidecar(self.path / f"{self.name}.npy")  # of the same epoch as the network
         named = re.fullmatch(r"epoch_(\d+)", self.name)
         epoch = int(named[1]) if named else sidecar.get("epoch")
         what = "network" if teach_type == "net" else teach_type
         lines = [f"the teacher is the {what} {file}" + ("" if epoch is None else f", of epoch {epoch}")]
+        lines[0] += self._accuracies(epoch)
         if teach_type == "table" and epoch is not None and "smoothing" in sidecar:
             first = (1 - sidecar["smoothing"]) ** epoch  # it was stored, then averaged once an epoch
             if first >= EARLY:
@@ -78,6 +79,15 @@ class Teacher:
                     "a table of a later epoch has averaged more (--teach_name)"
                 )
         return lines
+
+    def _accuracies(self, epoch):
+        """Of an epoch, in words, where the teacher's folder says them."""
+        found = {}
+        with contextlib.suppress(OSError, ValueError):
+            row = next((row for row in read_metrics(self.path) if row.get("epoch") == epoch), {})
+            columns = {"validation": "valid_acc", "test": "test_acc"}
+            found = {name: row[column] for name, column in columns.items() if column in row}
+        return "".join(f", {name} accuracy {accuracy:.4f}" for name, accuracy in found.items())
 
     @staticmethod
     def _sidecar(table):

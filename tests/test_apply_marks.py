@@ -66,7 +66,7 @@ def look(run, folder, truth, cards, marks=None):
 
 def next_run(printed, name):
     """Run what apply_marks.py says is next."""
-    words = shlex.split(re.search(r"python (main_gen_path\.py --.*)", printed)[1])
+    words = shlex.split(re.search(r"python (\S+ --.*)", printed)[1])
     assert words[-2] == "--run_name"
     return main_gen_path.main([*words[1:-1], name])
 
