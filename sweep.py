@@ -268,6 +268,7 @@ def submitter(cluster: str, folder: Path, parameters: dict):
                 return process.wait()
             finally:
                 process.terminate()
+                process.wait()  # it saves first
 
         return Job(executor.submit(work))
 
