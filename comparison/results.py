@@ -115,18 +115,18 @@ def report(results, args, curves, folder):
 
 # The printed tables: column titles and what a cell shows of a method's rows, given OHT's rows.
 ACCURACY = {
-    "test acc, last": lambda rows, oht: _mean_and_spread(rows, "test_acc_last"),
-    "chosen": lambda rows, oht: _mean_and_spread(rows, "test_acc_best"),
-    "oracle": lambda rows, oht: _mean_and_spread(rows, "test_acc_oracle"),
-    "last - OHT": lambda rows, oht: _paired_difference(rows, oht, "test_acc_last"),
-    "chosen - OHT": lambda rows, oht: _paired_difference(rows, oht, "test_acc_best"),
+    "test acc, last": lambda rows, oht: _values(rows, "test_acc_last"),
+    "chosen": lambda rows, oht: _values(rows, "test_acc_best"),
+    "oracle": lambda rows, oht: _values(rows, "test_acc_oracle"),
+    "last - OHT": lambda rows, oht: _paired(rows, oht, "test_acc_last"),
+    "chosen - OHT": lambda rows, oht: _paired(rows, oht, "test_acc_best"),
 }
 CALIBRATION = {
-    "ECE, last": lambda rows, oht: _mean_and_spread(rows, "ece_last"),
-    "ECE, chosen": lambda rows, oht: _mean_and_spread(rows, "ece_best"),
-    "NLL, last": lambda rows, oht: _mean_and_spread(rows, "nll_last"),
-    "Brier, last": lambda rows, oht: _mean_and_spread(rows, "brier_last"),
-    "labels recovered": lambda rows, oht: _mean_and_spread(rows, "labels_recovered"),
+    "ECE, last": lambda rows, oht: _values(rows, "ece_last"),
+    "ECE, chosen": lambda rows, oht: _values(rows, "ece_best"),
+    "NLL, last": lambda rows, oht: _values(rows, "nll_last"),
+    "Brier, last": lambda rows, oht: _values(rows, "brier_last"),
+    "labels recovered": lambda rows, oht: _values(rows, "labels_recovered"),
 }
 
 
@@ -151,20 +151,31 @@ def aligned(lines):
     )
 
 
-def _mean_and_spread(rows, key):
-    values = [row[key] for row in rows if row[key] is not None]
-    if not values:
+def mean_and_spread(values) -> str:
+    """`.957 ± .012`: mean and standard deviation; the value where there is one, - where there is none."""
+    if not len(values):
         return "-"
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
-def _paired_difference(rows, baseline, key):
-    """`+.050 [+.031, +.069]`: mean over seeds of the difference to OHT with the same seed, and its t interval."""
-    if not baseline or len(rows) < 2 or rows[0]["method"] == "OHT":
+def interval(differences) -> str:
+    """`+.050 [+.031, +.069]`: the mean difference and its t interval, of two seeds or more; - where there is none."""
+    if not len(differences):
+        return "-"
+    mean, text = np.mean(differences), f"{np.mean(differences):+.3f}"
+    if len(differences) == 1:
+        return text
+    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    return f"{text} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
+def _values(rows, key):
+    return mean_and_spread([row[key] for row in rows if row[key] is not None])
+
+
+def _paired(rows, baseline, key):
+    """interval() of the differences to OHT with the same seed."""
+    if not baseline or rows[0]["method"] == "OHT":
         return "-"
     theirs = {row["seed"]: row[key] for row in baseline}
-    differences = np.array([row[key] - theirs[row["seed"]] for row in rows])
-    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-    return f"{differences.mean():+.3f} [{differences.mean() - half:+.3f}, {differences.mean() + half:+.3f}]"
+    return interval([row[key] - theirs[row["seed"]] for row in rows])

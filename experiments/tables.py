@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from comparison.results import interval, mean_and_spread
 from supervision.targets import METHODS
 
 HERE = Path(__file__).parent
@@ -30,7 +31,8 @@ MEASURES = {
     "ECE, last epoch": "ece_last",
     "NLL, last epoch": "nll_last",
 }
-TABLE, EARLY_TABLE = "table:0.05:last", "table:0.05:best"  # FilterKD and ES-FilterKD, as students of a recorded path
+TABLE, EARLY_TABLE = "table:0.05:last", "table:0.05:best"  # what from_path.py calls FilterKD and ES-FilterKD
+STUDENTS = {TABLE: "FilterKD", EARLY_TABLE: "ES-FilterKD"}
 
 # ------------------------------------------------------------------------------------------- what all share
 
@@ -58,21 +60,10 @@ def stars(differences):
     return {key: " *" if p < 0.05 else "" for key, p in zip(differences, holm(p_values), strict=True)}
 
 
-def mean_and_spread(values):
-    if not len(values):
-        return "-"
-    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
-
-
-def interval(differences):
-    """The mean difference, and its interval where there are two seeds or more; - where there is none."""
-    if not len(differences):
-        return "-"
-    if len(differences) == 1:
-        return f"{differences[0]:+.3f}"
-    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-    mean = np.mean(differences)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+def paired_cell(differences, star, n):
+    """interval(), with its star, and how many seeds it has where that is fewer than n."""
+    fewer = f" (n = {len(differences)})" if 0 < len(differences) < n else ""
+    return interval(differences) + star + fewer
 
 
 def by_seed(rows, measure, *keys):
@@ -150,9 +141,7 @@ def table(rows, title, measure):
     for name, of in baseline.items():
         line = [name, len(of), mean_and_spread(of)]
         for method in methods:
-            d = paired.get((name, method), [])
-            fewer = f" (n = {len(d)})" if 0 < len(d) < len(of) else ""
-            line.append(interval(d) + star.get((name, method), "") + fewer)
+            line.append(paired_cell(paired.get((name, method), []), star.get((name, method), ""), len(of)))
         lines.append(line)
     return f"**{title}**\n\n" + markdown(["wrong labels", "n", "OHT", *(f"{m} - OHT" for m in methods)], lines)
 
@@ -167,10 +156,15 @@ def of_students(rows):
     return comparison([{**row, "method": names[row["method"]]} for row in rows if row["method"] in names])
 
 
+def of_images():
+    """All rows of 10,000 CIFAR-10 images; students of a recorded path (cifar10.csv) by the names of their methods."""
+    more = [{**row, "method": STUDENTS.get(row["method"], row["method"])} for row in read_rows("cifar10")]
+    return [*read_rows("cifar10_smallcnn"), *more]
+
+
 def of_kind(is_human, rows):
-    """comparison() of the rows with human labels, or of the others."""
-    chosen = [row for row in rows if (row["noise_kind"] == "file") == is_human]
-    return comparison(chosen) if chosen else ["No rows yet."]
+    """comparison() of those with human labels, or of the others."""
+    return comparison([row for row in of_images() if (row["noise_kind"] == "file") == is_human])
 
 
 # -------------------------------------------------------------------------------- 2: when filtering pays
@@ -207,7 +201,7 @@ def condition(rows):
     """When does filtering pay: by the share of wrong labels fitted, and by what the path alone says."""
     found = list(points(rows))
     fitted = np.array([p["fitted"] for p in found])
-    gains = {"FilterKD": TABLE, "ES-FilterKD": EARLY_TABLE}
+    gains = {name: student for student, name in STUDENTS.items()}
     lines, edges = [], (0, 0.2, 0.4, 0.6, 0.8, 1.01)
     for low, high in zip(edges, edges[1:], strict=False):
         inside = [p for p in found if low <= p["fitted"] < high]
@@ -236,8 +230,23 @@ def condition(rows):
     ]
     head = ["rank correlation with the gain", *(name.replace("best", "best-validation") for name in columns)]
     parts.append(markdown(head, lines))
-    parts += [rule(found), exceptions(found)]
-    return parts
+    return [*parts, rule(found), exceptions(found), on_images(read_rows("cifar10"))]
+
+
+def on_images(rows):
+    """The same figures of CIFAR-10 images, on which no threshold was chosen."""
+    names = {row["noise"]: noise_of(row) for row in rows}
+    lines = [
+        [
+            f"{names[p['noise']]}, augment {p['augment']}, n = {p['n']}",
+            *(f"{p[name]:.3f}" for name in ("fitted", "suspects_fitted")),
+            *(interval(p[f"{student} {moment} seeds"]) for student in STUDENTS for moment in ("last", "best")),
+        ]
+        for p in points([row for row in rows if float(row["noise_realised"])])
+    ]
+    head = ["wrong labels", "wrong labels fitted", "suspects fitted"]
+    head += [f"{name} - OHT, {moment}" for name in STUDENTS.values() for moment in ("last", "best-validation")]
+    return f"10,000 CIFAR-10 images (the runs of claims 1 and 4 that recorded OHT's path):\n\n{markdown(head, lines)}"
 
 
 def rule(found):
@@ -385,9 +394,7 @@ def own_method(rows, beside=("digits_noise", "later_methods")):
         ours = [list(of[name][OURS].values()) for of in (last, best)]
         line = [name, len(ours[0]), *map(mean_and_spread, ours)]
         for m in compared:
-            d = paired[name, m]
-            fewer = f" (n = {len(d)})" if 0 < len(d) < len(ours[0]) else ""
-            line.append(interval(d) + star.get((name, m), "") + fewer)
+            line.append(paired_cell(paired[name, m], star.get((name, m), ""), len(ours[0])))
         same_seeds = [
             [v for seed, v in ece[name].get(m, {}).items() if seed in last[name][OURS]] for m in [*compared, OURS]
         ]
@@ -482,6 +489,7 @@ CLAIMS = {
     "own_method": own_method,
     "own_method_cifar10": partial(own_method, beside=("cifar10_smallcnn",)),
     "digits_paths": epoch_shares,
+    "cifar10": epoch_shares,
     "cifar10_paths": epoch_shares,
     "snapshots": snapshots,
     "start": start,

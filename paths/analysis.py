@@ -38,7 +38,7 @@ class Analysis:
         self.mark = np.full(len(given), "") if recorded.marks is None else recorded.marks.mark
         is_right = self.mark[self.ranked] == "right"
         self.order = np.concatenate([self.ranked[~is_right], self.ranked[is_right]])
-        self.num_suspects = int((~is_right[: self.guess[1]]).sum())
+        self.num_suspects = int((~is_right[: self.num_errors]).sum())
         self._take_audit(num_cards)
         self.reasons = reasons(path, given, self.suggestion, recorded.class_names, recorded.step_name)
         self.scene = Scene(
@@ -50,6 +50,11 @@ class Analysis:
             smoothing=smoothing,
             step_name=recorded.step_name,
         )
+
+    @property
+    def num_errors(self) -> int:
+        """The best guess."""
+        return self.guess[1]
 
     def _take_audit(self, num_cards):
         """The cards to draw, those that were drawn for the marks, and what these say."""

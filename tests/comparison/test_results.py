@@ -85,9 +85,9 @@ def test_last_and_chosen_epoch_have_a_difference_each():
     assert found["last - OHT"].startswith("+0.300") and found["chosen - OHT"].startswith("-0.100")
 
 
-def test_one_seed_has_no_interval():
+def test_one_seed_has_a_difference_and_no_interval():
     found = cells([result("OHT", 0, 0.5), result("KD", 0, 0.8)])
-    assert found["KD"]["last - OHT"] == found["KD"]["chosen - OHT"] == "-"
+    assert found["KD"]["last - OHT"] == found["KD"]["chosen - OHT"] == "+0.300"
     assert found["KD"]["test acc, last"] == "0.800"
 
 
