@@ -172,7 +172,7 @@ def test_in_float32_a_few_steps_differ_by_rounding(two):
 
 
 def test_rank_0_alone_speaks_and_writes(two):
-    assert len(re.findall(r"\b103\b", two.stdout)) == 6  # the number of samples, by each run
+    assert len(re.findall(r"^digits: 103\b", two.stdout, re.M)) == 6  # the data set and its size, by each run
     assert not list(run_of("two").glob("*.partial"))
     assert read_json(run_of("two") / "environment.json")["processes"] == 2
 
