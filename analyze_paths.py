@@ -32,7 +32,7 @@ from runs.recorded_run import PATHS, open_run
 from runs.run_folder import RESULTS, command_again, read_args
 
 PICTURES = "simplex probabilities data_map measures distance suspects chosen_simplex chosen_probabilities".split()
-PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]
+PICTURES += ["compare_simplex", "compare_probabilities", "compare_distance"]  # the last: earlier versions wrote it
 MOST_LISTED = 20  # runs
 # What an analysis writes, and what a new one may replace
 OUTPUTS = {*(f"{name}.png" for name in PICTURES), "distance.gif", "zigzag_slow.gif", "zigzag_fast.gif", *EXPORTS}

@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import main_gen_path
 from benchmarks.out_of_fold import out_of_fold
+from comparison.results import mean_and_spread
 from paths.label_errors import all_scores, find_label_errors
 
 PROJECT = "label_errors"
@@ -118,7 +119,7 @@ def ranking_table(name, runs, all_of_them):
     lines = [f"**{name}**, {len(runs)} seeds, {np.mean([r.wrong.mean() for r in runs]):.1%} wrong", ""]
     lines += ["| score | AP | AUROC | precision at the number of errors | seeds |", "|---|---|---|---|---|"]
     for score in order:
-        cells = [_mean_and_spread(figures(score, figure)) for figure in ("AP", "AUROC", "precision")]
+        cells = [mean_and_spread(figures(score, figure)) for figure in ("AP", "AUROC", "precision")]
         shown = f"**{score}**" if score == RECOMMENDED else score
         lines.append(f"| {shown} | {' | '.join(cells)} | {len(figures(score, 'AP'))} |")
     rivals = [score for score in order if score != RECOMMENDED and len(figures(score, "AP")) == len(runs)]
@@ -179,10 +180,6 @@ def noise_levels_table():
                 cells[4:] = f"{ours:.3f}", f"{ap[best]:.3f} ({best})"
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
-
-
-def _mean_and_spread(values):
-    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main():
