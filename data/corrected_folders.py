@@ -127,6 +127,8 @@ def write_tree(plan: Plan, out: Path, link: bool = False) -> None:
         _write_lists(plan, own)
         if own.name != OWN:  # beside it
             beside = out.with_name(own.name)
+            if _journals(beside):  # and images that were left out, perhaps
+                raise BadInput(f"{beside}: is there, and has journals of another {out}; move it away")
             shutil.rmtree(beside, ignore_errors=True)  # of an earlier out, which is gone
             own.rename(beside)
         tree.rename(out)

@@ -315,6 +315,20 @@ def test_an_undo_overwrites_nothing_and_goes_on(data):
     assert contents(folder) == before
 
 
+def test_the_journals_of_another_folder_are_never_replaced(data):
+    folder, marks, prefix = data
+    journal = own_of("new") / "1.json"  # with what it left out beside it
+    journal.parent.mkdir()
+    journal.write_text("{}")
+    flags = [marks, "--data_dir", folder, "--out", "new"]
+    if prefix:  # its own lie within the folder
+        apply_marks.main(flags)
+    else:
+        told(flags, "new.corrections")
+        assert not Path("new").exists()
+    assert journal.is_file()
+
+
 def test_an_undo_goes_by_contents(data):
     folder, marks, prefix = data
     before = contents(folder)
