@@ -118,6 +118,8 @@ def write_tree(plan: Plan, out: Path, link: bool = False) -> None:
                 continue
             place = tree / target
             place.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(place):
+                raise RunFailure(f"{out / target}: two files have this name on a disk that ignores case; rename one")
             if link:
                 place.symlink_to((plan.root / source).resolve())
             else:
