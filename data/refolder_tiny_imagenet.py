@@ -32,13 +32,16 @@ def find_folder(path: Path, flag: str = "") -> Path:
 def refolder(root: Path) -> tuple[int, int]:
     """Move all images of a Tiny ImageNet folder to class folders; (images moved, 0 when all are in place; classes).
 
-    Raises BadInput, with nothing moved, if images and annotations do not agree. Annotations, boxes and test/ stay as
-    they are; only empty `images` folders are removed.
+    Raises BadInput, with nothing moved, if images and annotations do not agree or a place is taken. Annotations, boxes
+    and test/ stay as they are; only empty `images` folders are removed.
     """
     classes = {folder.name for folder in (root / "train").glob("[!.]*") if folder.is_dir()}
     folders = [root / "val/images", *(root / "train" / name / "images" for name in sorted(classes))]
     moves = [(image, image.parent.parent / image.name) for folder in folders[1:] for image in _images(folder)]
     moves += _validation_moves(root / "val", classes)
+    for source, target in moves:
+        if os.path.lexists(target):
+            raise BadInput(f"{target}: the place of {source} is taken; move one of the two away")
     for source, target in moves:
         target.parent.mkdir(exist_ok=True)
         os.rename(source, target)

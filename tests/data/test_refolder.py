@@ -138,6 +138,13 @@ def test_an_unlisted_image_stops_everything(tree):
     assert_refused(tree, "holiday.JPEG")
 
 
+@pytest.mark.parametrize("place", ["train/n02/n02_1.JPEG", "val/n02/val_1.JPEG"])
+def test_a_place_that_is_taken_stops_everything(tree, place):
+    (tree / place).parent.mkdir(exist_ok=True)
+    (tree / place).write_text("another image")
+    assert_refused(tree, place)
+
+
 @pytest.mark.parametrize(
     "line",
     ["val_4.JPEG n02", "val_4.JPEG\t", "../val_4.JPEG\tn02", "val_4.JPEG\tn99", "val_4.JPEG\t../n02", "\0\xff\tn01"],
